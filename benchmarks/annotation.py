@@ -33,7 +33,7 @@ from helpers.fakes.state import label_of  # noqa: E402
 from helpers.faults import list_trials, try_fault  # noqa: E402
 
 from atgen_ray.annotation.llm.annotator import LLMAnnotator  # noqa: E402
-from atgen_ray.annotation.llm.dispatcher import BillingPolicy  # noqa: E402
+from atgen_ray.annotation.llm.billing import BillingPolicy  # noqa: E402
 from atgen_ray.annotation.llm.prompts import PromptWriter  # noqa: E402
 from atgen_ray.annotation.llm.request_log import RequestLog, Settlement  # noqa: E402
 from atgen_ray.annotation.registry import build_provider  # noqa: E402

@@ -10,7 +10,7 @@ from typing import Any
 
 from atgen_ray.annotation.llm.cost_bounds import CostBounds
 from atgen_ray.annotation.llm.prompts import PromptWriter
-from atgen_ray.annotation.llm.request_log import MeasuredAnswers, measure_answers
+from atgen_ray.annotation.llm.request_counts import MeasuredAnswers, measure_answers
 from atgen_ray.annotation.llm.token_counter import CountTokens, find_counter
 from atgen_ray.annotation.request import AnnotationRequest
 from atgen_ray.config import (

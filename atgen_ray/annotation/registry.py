@@ -9,8 +9,8 @@ from atgen_ray.annotation.dataset import DatasetAnnotator
 from atgen_ray.annotation.disclosure import list_remote
 from atgen_ray.annotation.human.annotator import HumanAnnotator
 from atgen_ray.annotation.llm.annotator import LLMAnnotator
+from atgen_ray.annotation.llm.billing import BillingPolicy
 from atgen_ray.annotation.llm.cost_bounds import CostBounds
-from atgen_ray.annotation.llm.dispatcher import BillingPolicy
 from atgen_ray.annotation.llm.error_policy import Timeouts
 from atgen_ray.annotation.llm.token_counter import find_counter
 from atgen_ray.annotation.providers.anthropic import AnthropicBatch, AnthropicMessages
@@ -21,7 +21,7 @@ from atgen_ray.annotation.providers.openai import OpenAIChat
 from atgen_ray.annotation.providers.openai_batch import OpenAIBatch
 from atgen_ray.annotation.router import Router
 from atgen_ray.config import AnnotatorConfig, RemoteAnnotatorConfig, RunConfig, list_annotators
-from atgen_ray.config.annotation import LLMAnnotatorConfig, ModelAnnotatorConfig
+from atgen_ray.config.annotators.language_models import LLMAnnotatorConfig, ModelAnnotatorConfig
 from atgen_ray.config.plugins import ANNOTATOR_PLUGINS, PLUGIN
 from atgen_ray.config.prices import find_price
 from atgen_ray.core.money import to_nano

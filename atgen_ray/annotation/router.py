@@ -12,7 +12,8 @@ from atgen_ray.annotation.human.annotator import HumanAnnotator
 from atgen_ray.annotation.human.round_tasks import join_first
 from atgen_ray.annotation.llm.voting import measure_agreement
 from atgen_ray.config import RouterConfig
-from atgen_ray.config.annotation import LLMAnnotatorConfig, RouteConfig, Successor
+from atgen_ray.config.annotation import RouteConfig, Successor
+from atgen_ray.config.annotators.language_models import LLMAnnotatorConfig
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.money import to_nano
 from atgen_ray.core.records import Annotation, DeadLetter

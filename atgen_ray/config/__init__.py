@@ -7,23 +7,25 @@ text for a number), unknown keys are errors, and errors name the nearest valid c
 
 from atgen_ray.config.annotation import (
     AnnotatorConfig,
-    AnthropicAnnotatorConfig,
-    ChecksConfig,
     DatasetAnnotatorConfig,
-    EmailConfig,
-    GeminiAnnotatorConfig,
-    HumanAnnotatorConfig,
-    LLMAnnotatorConfig,
-    MistralAnnotatorConfig,
-    ModelAnnotatorConfig,
-    NoticeConfig,
-    OpenAIAnnotatorConfig,
     PluginAnnotatorConfig,
-    PriceConfig,
-    RemoteAnnotatorConfig,
     RouterConfig,
     list_annotators,
 )
+from atgen_ray.config.annotators.language_models import (
+    ChecksConfig,
+    LLMAnnotatorConfig,
+    ModelAnnotatorConfig,
+)
+from atgen_ray.config.annotators.paid_models import (
+    AnthropicAnnotatorConfig,
+    GeminiAnnotatorConfig,
+    MistralAnnotatorConfig,
+    OpenAIAnnotatorConfig,
+    PriceConfig,
+    RemoteAnnotatorConfig,
+)
+from atgen_ray.config.annotators.people import EmailConfig, HumanAnnotatorConfig, NoticeConfig
 from atgen_ray.config.data import DataConfig, DuplicatesConfig, PromptConfig, Shot
 from atgen_ray.config.evaluation import EvaluationConfig, GainConfig, PlateauConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig

@@ -17,7 +17,7 @@ from pathlib import Path
 from platformdirs import user_config_path
 from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, field_validator
 
-from atgen_ray.config.annotation import (
+from atgen_ray.config.annotators.paid_models import (
     AnthropicAnnotatorConfig,
     OpenAIAnnotatorConfig,
     RemoteAnnotatorConfig,

@@ -15,12 +15,12 @@ from pydantic import (
 from atgen_ray.config.annotation import (
     AnnotatorConfig,
     DatasetAnnotatorConfig,
-    HumanAnnotatorConfig,
-    LLMAnnotatorConfig,
-    RemoteAnnotatorConfig,
     RouterConfig,
     list_annotators,
 )
+from atgen_ray.config.annotators.language_models import LLMAnnotatorConfig
+from atgen_ray.config.annotators.paid_models import RemoteAnnotatorConfig
+from atgen_ray.config.annotators.people import HumanAnnotatorConfig
 from atgen_ray.config.data import DataConfig, PromptConfig
 from atgen_ray.config.evaluation import EvaluationConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig

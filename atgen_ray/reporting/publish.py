@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from atgen_ray.annotation.human.draft_experiment import measure_drafts
 from atgen_ray.annotation.human.progress import measure_people
-from atgen_ray.annotation.llm.request_log import count_tokens
+from atgen_ray.annotation.llm.request_counts import count_tokens
 from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.locations import check_folder

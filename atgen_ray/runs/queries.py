@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pydantic import SecretStr
 
 from atgen_ray.annotation.human.exchange.label_export import TOOLS, write_answers
-from atgen_ray.annotation.llm.request_log import summarize_requests
+from atgen_ray.annotation.llm.request_counts import summarize_requests
 from atgen_ray.annotation.llm.retry import reopen_requests
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.locations import check_folder

@@ -11,7 +11,7 @@ from helpers.fakes.provider import FakeProvider
 from helpers.fakes.state import label_of
 from helpers.faults import CREATE, POLL
 
-from atgen_ray.annotation.llm.request_log import summarize_requests
+from atgen_ray.annotation.llm.request_counts import summarize_requests
 from atgen_ray.annotation.llm.retry import Reopened, reopen_requests
 from atgen_ray.core.errors import RunBusyError, RunPaused, UserError
 from atgen_ray.store.journal import WARNING

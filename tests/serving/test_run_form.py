@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from atgen_ray.config import HumanAnnotatorConfig, RunConfig
-from atgen_ray.config.annotation import GoldConfig
+from atgen_ray.config.annotators.people import GoldConfig
 from atgen_ray.config.loading import dump_config, list_presets, parse_config, read_tree
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.schema import merge_trees

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from helpers.services import bearer
 from starlette.testclient import TestClient
 
-from atgen_ray.annotation.llm.request_log import summarize_requests
+from atgen_ray.annotation.llm.request_counts import summarize_requests
 from atgen_ray.config import StoppingConfig
 from atgen_ray.core.money import NANO
 from atgen_ray.core.records import Annotation

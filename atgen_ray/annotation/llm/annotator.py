@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from atgen_ray.annotation.context import AnnotationContext, SuspectLetter, is_confirmed
 from atgen_ray.annotation.guidelines import Guidelines, find_guidelines, join_guidelines
-from atgen_ray.annotation.llm.dispatcher import BillingPolicy, DispatchOutcome, RequestDispatcher
+from atgen_ray.annotation.llm.billing import BillingPolicy
+from atgen_ray.annotation.llm.dispatcher import DispatchOutcome, RequestDispatcher
 from atgen_ray.annotation.llm.error_policy import Timeouts
 from atgen_ray.annotation.llm.injection import Suspicion, find_suspicions
 from atgen_ray.annotation.llm.label_checks import find_fault, read_label

@@ -21,7 +21,7 @@ from functools import lru_cache
 
 from atgen_ray.annotation.llm.token_counter import CountTokens
 from atgen_ray.annotation.request import AnnotationRequest, Key, Prompt, Turn
-from atgen_ray.config.annotation import RemoteAnnotatorConfig
+from atgen_ray.config.annotators.paid_models import RemoteAnnotatorConfig
 from atgen_ray.config.prices import Price
 
 TAIL = 0.02  # share of answers that may reach a shortened limit

@@ -8,31 +8,28 @@ Worker threads run shards through the provider's hooks (`ShardRunner`). Only the
 writes responses to the log, so that many are committed in one transaction.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from atgen_ray.annotation.llm.cost_bounds import CostBounds
-from atgen_ray.annotation.llm.error_policy import ATTEMPTS, Timeouts, describe_error, judge_reply
+from atgen_ray.annotation.llm.billing import BillingPolicy
+from atgen_ray.annotation.llm.error_policy import Timeouts, describe_error
 from atgen_ray.annotation.llm.pending import PendingRequests
-from atgen_ray.annotation.llm.prompts import JUDGED
-from atgen_ray.annotation.llm.provider_limits import AnswerLength, BatchQueue
+from atgen_ray.annotation.llm.provider_report import ProviderReport
 from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord, Settlement
+from atgen_ray.annotation.llm.settling import Settler
 from atgen_ray.annotation.llm.shard_runner import (
     NotSentError,
     RunnerInterruptedError,
     ShardRunner,
     UnknownOutcomeError,
 )
-from atgen_ray.annotation.llm.thought_watch import ThoughtWatch
 from atgen_ray.annotation.providers.base import (
     Provider,
     ProviderError,
     RawResponse,
-    RequestAttempt,
     Shard,
 )
 from atgen_ray.annotation.request import AnnotationRequest, Key
@@ -42,8 +39,6 @@ from atgen_ray.core.records import Progress
 from atgen_ray.store.ledger import Scope
 
 TICK = 0.2  # seconds between two looks at the wish to stop
-REPORT_SECONDS = 5.0  # between two reports of what the provider is doing
-RECENT_SECONDS = 60.0  # how old the error of a provider may be that is failing
 # Seconds in which answers land that are settled in one transaction: for each request in flight, and
 # at most.
 GATHER = 0.0003
@@ -51,18 +46,6 @@ GATHER_AT_MOST = 0.02
 MANY = 10  # requests that fail alike: the cause is not in single rows
 
 Submit = Callable[[Shard, bool], "Future[list[RawResponse]]"]
-
-
-@dataclass(frozen=True)
-class BillingPolicy:
-    """Costs of requests, and the configuration's choices for ambiguous outcomes and for a stop."""
-
-    worst: Callable[[AnnotationRequest], int]  # billionths of a dollar
-    cost: Callable[..., int]  # of prompt, output, cached and written tokens
-    resend: bool  # send a request again whose outcome is ambiguous
-    cancel: bool  # cancel batch jobs when the run is stopped
-    longest: int | None = None  # output tokens that a request asks for at most; None: unlimited
-    bounds: CostBounds | None = None  # learns from answers; None: every answer costs the same
 
 
 @dataclass(frozen=True)
@@ -97,18 +80,11 @@ class RequestDispatcher:
         self._timeouts = timeouts
         self._progress = progress
         self._warn = warn
-        self._report = report
         self._runner = ShardRunner(provider, request_log, timeouts)
-        self._watch = ThoughtWatch()
+        self._report = ProviderReport(provider, self._runner, report)
+        self._settler = Settler(provider, billing, timeouts, self._runner.note)
         self._losses = 0  # in a row
-        self._failures = Counter[Key]()  # of each question, by this command
-        self._queue = BatchQueue(provider.limits.rows)
-        # Answers that cost nothing may be of any length.
-        self._length = AnswerLength(billing.longest if billing.cost(0, 1) else None)
-        self._reported: dict[str, Any] = {}
-        self._report_due = 0.0  # monotonic time
         self._undone: list[Shard] = []  # left as they were when the run was interrupted
-        self._learnt = False  # from earlier rounds
 
     def answer(self, requests: Sequence[AnnotationRequest]) -> DispatchOutcome:
         """Send every request that has no answer yet, and wait for all answers.
@@ -121,10 +97,10 @@ class RequestDispatcher:
         """
         by_key = {request.key: request for request in requests}
         latest = self._request_log.read_latest()
-        self._learn(by_key, latest)
+        self._settler.learn(by_key, latest, self._request_log.read_lengths)
         pending = PendingRequests(by_key, latest, self._provider)
         self._runner.answered += sum(row.state == "answered" for row in latest.values())
-        self._length.watch(self._request_log.longest_answer())
+        self._settler.length.watch(self._request_log.longest_answer())
         resumed = self._request_log.open_shards(by_key)
         with self._workers() as submit:
             in_flight = {submit(shard, True): shard for shard in resumed}
@@ -136,7 +112,7 @@ class RequestDispatcher:
                 self._drain(
                     pending, in_flight, self._timeouts.call if patient else self._timeouts.drain
                 )
-                self._show_end(str(error) if isinstance(error, RunPaused) else None)
+                self._report.show_end(str(error) if isinstance(error, RunPaused) else None)
                 if isinstance(error, RunStopped | UserError) and (
                     note := self._detach_batches(in_flight.values())
                 ):
@@ -165,13 +141,13 @@ class RequestDispatcher:
         backoff = self._timeouts.first_wait
         while True:
             self._progress(pending.finished, pending.total)
-            waits = self._queue.full and bool(in_flight)
+            waits = self._settler.queue.full and bool(in_flight)
             if limit is None and not waits and self._runner.blocked_for <= 0:
                 limit = self._submit_shard(pending, in_flight, submit)
-            self._show(len(in_flight))
+            self._report.show(len(in_flight), self._settler.queue.full)
             if not in_flight:
                 if not pending.todo or limit is not None:
-                    self._show_end()
+                    self._report.show_end()
                     return limit
                 machine().sleep(min(TICK, max(0.01, self._runner.blocked_for)))
                 continue
@@ -192,36 +168,6 @@ class RequestDispatcher:
                 else self._timeouts.first_wait
             )
 
-    def _show(self, in_flight: int) -> None:
-        """Report what the provider is doing, where that is new and some time has passed."""
-        now = machine().monotonic()
-        waits = self._runner.blocked_for
-        state = {
-            "provider": self._provider.name,
-            "in_flight": in_flight,
-            "waiting_until": round(machine().time() + waits) if waits > 0 else None,
-            "queue_full": self._queue.full,
-            "last_error": self._runner.last_error,
-            "failing": now - self._runner.failed < RECENT_SECONDS,
-        }
-        if now >= self._report_due and state != self._reported:
-            self._report_due = now + REPORT_SECONDS
-            self._reported = state
-            self._report(state)
-
-    def _show_end(self, reason: str | None = None) -> None:
-        """Report that nothing is being sent: all is done, or the run ends for a reason."""
-        self._report_due = 0.0
-        self._reported = {
-            "provider": self._provider.name,
-            "in_flight": 0,
-            "waiting_until": None,
-            "queue_full": False,
-            "last_error": reason or self._runner.last_error,
-            "failing": False,
-        }
-        self._report(self._reported)
-
     def _submit_shard(
         self,
         pending: PendingRequests,
@@ -232,13 +178,13 @@ class RequestDispatcher:
         out.
         """
         # An answer is longer than its money: one at a time, so that no more than one can be.
-        parallel = 1 if self._length.ignored else self._provider.limits.parallel
-        pieces = pending.next_shards(parallel - len(in_flight), self._queue.rows)
+        parallel = 1 if self._settler.length.ignored else self._provider.limits.parallel
+        pieces = pending.next_shards(parallel - len(in_flight), self._settler.queue.rows)
         if not pieces:
             return None
         bounds = self._billing.bounds
         shorten = None if bounds is None else bounds.shortener()
-        entered, limit = self._request_log.intend(pieces, self._bound, shorten)
+        entered, limit = self._request_log.intend(pieces, self._settler.bound, shorten)
         for shard in entered:
             in_flight[submit(shard, False)] = shard
         pending.put_back(pieces, sum(len(shard.attempts) for shard in entered))
@@ -258,7 +204,7 @@ class RequestDispatcher:
         # What came back is written before any error is raised: it is paid for.
         for future, shard in done.items():
             try:
-                collected[shard.hash], paused = self._read(shard, future.result(), alone)
+                collected[shard.hash], paused = self._settler.read(shard, future.result(), alone)
                 if paused:
                     errors.append(RunPaused(paused))
                 self._losses = 0
@@ -272,7 +218,7 @@ class RequestDispatcher:
                     errors.append(never.__cause__)
             except UnknownOutcomeError:
                 collected[shard.hash] = [
-                    self._settle_ambiguous(attempt) for attempt in shard.attempts
+                    self._settler.settle_ambiguous(attempt) for attempt in shard.attempts
                 ]
                 self._losses += 1
             except Exception as error:  # raised again below, once what did come back is safe
@@ -287,7 +233,7 @@ class RequestDispatcher:
                 },
                 done.values(),
             )
-        if (warning := self._length.warn(self._provider.name)) is not None:
+        if (warning := self._settler.length.warn(self._provider.name)) is not None:
             self._warn(warning)
         if self._losses >= MANY:
             errors.append(
@@ -302,130 +248,6 @@ class RequestDispatcher:
             for some in collected.values()
             for settlement in some
         )
-
-    def _read(
-        self, shard: Shard, replies: Sequence[RawResponse], alone: bool
-    ) -> tuple[list[Settlement], str | None]:
-        """Return the settlement of each request of an ended shard, and the reason why the run must
-        pause, if it must.
-        """
-        by_id = {reply.custom_id: reply for reply in replies}
-        settlements = []
-        paused = None
-        queued = False
-        for attempt in shard.attempts:
-            key = attempt.request.key
-            reply = by_id.get(attempt.custom_id) or RawResponse(
-                attempt.custom_id,
-                code="no_reply" if by_id else "no_replies",
-                message="no reply came",
-            )
-            action = judge_reply(reply, self._failures[key])
-            said = f"{reply.code}: {reply.message}"[:500]
-            if action == "answered":
-                settlements.append(self._receive(attempt.custom_id, attempt.request, reply))
-            elif action == "refused":
-                settlements.append(Settlement(attempt.custom_id, "refused", 0, reason=said))
-            else:
-                settlements.append(Settlement(attempt.custom_id, "unanswered", 0, reason=said))
-                name = self._provider.name
-                self._runner.note(said)
-                if action == "queue":  # no attempt: nothing was tried
-                    queued = True
-                    continue
-                self._failures[key] += 1
-                if action == "quota":
-                    paused = f"{name} says that its quota or credit is spent ({said})"
-                elif action == "stuck":
-                    paused = (
-                        f"{name} has left requests without an answer {ATTEMPTS} times ({said}); "
-                        f"nothing was given up, and the same command asks again"
-                    )
-        if not queued:
-            self._queue.take()
-        else:
-            self._queue.turn_away(alone)
-            if alone and self._queue.waited > self._timeouts.batch:
-                hours = self._queue.waited / 3600
-                paused = (
-                    f"{self._provider.name} has had no room in its queue for {hours:.1f} h "
-                    f"({said}); the same command asks again"
-                )
-        return settlements, paused or self._watch.find_reason(self._provider.name)
-
-    def _receive(
-        self, custom_id: str, request: AnnotationRequest, reply: RawResponse
-    ) -> Settlement:
-        """Return the settlement of a response; one that cannot be parsed counts as paid."""
-        body = reply.body or {}
-        try:
-            answer = self._provider.read(body)
-        except ValueError as error:
-            # The request was probably billed: keep the raw body, and count the worst case as paid.
-            return Settlement(
-                custom_id,
-                "answered",
-                self._bound(request),
-                body,
-                f"malformed answer: {error}",
-            )
-        prompt, output = answer.prompt_tokens, answer.output_tokens
-        limit = request.output_limit
-        self._length.watch(output, limit)
-        # Who does not say what it bills may bill the worst case; the label is good all the same.
-        if prompt is None or output is None:
-            paid = self._bound(request)
-        else:
-            paid = self._billing.cost(prompt, output, answer.cached_tokens, answer.written_tokens)
-        # Not every server says that it has cut an answer; one that ignores limits cuts none.
-        reached = limit is not None and (output or 0) >= limit and not self._length.ignored
-        cut = limit is not None and (answer.finish == "length" or reached)
-        if self._billing.bounds is not None and prompt is not None and output is not None:
-            self._billing.bounds.learn(request, prompt, output, cut)
-        if cut:
-            reason = f"it was cut at {limit} tokens, to stay within the budget"
-            return Settlement(custom_id, "unanswered", paid, body, reason, prompt, output)
-        self._watch.note(answer)
-        return Settlement(custom_id, "answered", paid, body, None, prompt, output)
-
-    def _bound(self, request: AnnotationRequest) -> int:
-        """Return the most that a request can cost, with answers as long as the longest so far."""
-        worst = self._billing.worst(request)
-        excess = self._length.excess
-        return worst + self._billing.cost(0, excess) if excess else worst
-
-    def _learn(
-        self, requests: dict[Key, AnnotationRequest], latest: dict[Key, RequestRecord]
-    ) -> None:
-        """Learn the costs of answers of earlier rounds, and of those that an earlier process has
-        settled.
-        """
-        bounds = self._billing.bounds
-        if bounds is None or not requests:
-            return
-        if not self._learnt:
-            judged = next(iter(requests))[0].startswith(JUDGED)
-            bounds.learn_lengths(self._request_log.read_lengths(judged))
-            self._learnt = True
-        for key, row in latest.items():
-            if row.prompt_tokens is None or row.output_tokens is None or key not in requests:
-                continue
-            if row.prompt_hash == requests[key].prompt.hash:
-                request = replace(requests[key], output_limit=row.output_limit)
-                bounds.learn(request, row.prompt_tokens, row.output_tokens, row.cut)
-
-    def _settle_ambiguous(self, attempt: RequestAttempt) -> Settlement:
-        """Return the settlement of a request whose outcome is unknown: send it again, or give it up
-        as paid.
-        """
-        worst = self._bound(attempt.request)
-        reason = "its answer was lost on the way and cannot be looked up"
-        key = attempt.request.key
-        if worst == 0 or (self._billing.resend and self._failures[key] + 1 < ATTEMPTS):
-            self._failures[key] += 1
-            return Settlement(attempt.custom_id, "unanswered", worst, reason=reason)
-        reason += "; its worst case counts as paid (annotator.in_doubt)"
-        return Settlement(attempt.custom_id, "lost", worst, reason=reason)
 
     def _drain(
         self,

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from atgen_ray.config.annotation import RemoteAnnotatorConfig
+from atgen_ray.config.annotators.paid_models import RemoteAnnotatorConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.locations import locate
 

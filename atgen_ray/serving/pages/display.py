@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from atgen_ray.config.annotation import DisplayKind
+from atgen_ray.config.annotators.people import DisplayKind
 from atgen_ray.data.conversations import is_conversation
 from atgen_ray.serving.pages.markdown import link_picture, render_markdown, sanitise
 

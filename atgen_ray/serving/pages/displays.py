@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from atgen_ray.annotation.human.task_store import TaskStore, open_task_store
-from atgen_ray.config.annotation import DisplayKind
+from atgen_ray.config.annotators.people import DisplayKind
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.serving.pages.display import show_text
 from atgen_ray.serving.pages.rendering import render

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from atgen_ray.config import HumanAnnotatorConfig, RunConfig
-from atgen_ray.config.annotation import GoldConfig
+from atgen_ray.config.annotators.people import GoldConfig
 from atgen_ray.config.loading import list_presets, read_tree, renew_config
 from atgen_ray.config.plugins import ANNOTATOR_PLUGINS, PLUGIN
 from atgen_ray.config.reference import EVERYDAY

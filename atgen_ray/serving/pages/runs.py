@@ -7,7 +7,7 @@ from fastapi.responses import Response
 
 from atgen_ray.annotation.human.lead.adjudication import count_disputes
 from atgen_ray.annotation.human.progress import count_open
-from atgen_ray.annotation.llm.request_log import summarize_requests
+from atgen_ray.annotation.llm.request_counts import summarize_requests
 from atgen_ray.config import ServiceConfig
 from atgen_ray.config.annotation import list_stored
 from atgen_ray.core.credentials import redact

@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from atgen_ray.config import RunConfig, ServiceConfig
-from atgen_ray.config.annotation import HumanAnnotatorConfig, list_annotators
+from atgen_ray.config.annotation import list_annotators
+from atgen_ray.config.annotators.people import HumanAnnotatorConfig
 from atgen_ray.core.errors import UserError
 
 # Published packages, whose content is public.

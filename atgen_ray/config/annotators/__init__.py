@@ -1,0 +1,1 @@
+"""Sections of the configuration for annotators, by who labels."""
