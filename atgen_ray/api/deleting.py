@@ -44,6 +44,7 @@ def delete(
     from atgen_ray.api.runs import find_place
     from atgen_ray.runs.deletion import Target
     from atgen_ray.runs.deletion import delete as erase
+    from atgen_ray.store.changes import audited
     from atgen_ray.store.existing import open_runs
     from atgen_ray.store.owner import name_user
 
@@ -53,4 +54,10 @@ def delete(
     place, url = find_place(storage, database_url)
     with open_runs(place, url) as journal:
         target = Target(kind, chosen, run, annotator)
-        return erase(journal, place, target, by or name_user(), dry_run).as_json()
+        if dry_run:
+            return erase(journal, place, target, by or name_user(), rehearse=True).as_json()
+        # A person has no name here: the certificate knows who it was by a digest.
+        with audited(journal.database, f"delete {kind}", run=run) as said:
+            done = erase(journal, place, target, by or name_user()).as_json()
+            said["target"] = done["id"]
+        return done

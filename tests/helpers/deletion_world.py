@@ -35,7 +35,9 @@ from atgen_ray.runs.doctor import examine
 from atgen_ray.runs.provenance import write_provenance
 from atgen_ray.runs.queries import export_labels
 from atgen_ray.runs.shared_cache import ContentCache
+from atgen_ray.serving.security.login import Sessions
 from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.audit import AuditLog, Entry, Who
 from atgen_ray.store.journal import WARNING, Journal, Lease
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
@@ -87,7 +89,7 @@ class World:
 def build_world(root: Path, provider: FakeProvider) -> World:
     """Both runs, with what kills, exports, caches and reports leave."""
     world = World(root, provider)
-    (root / "storage").mkdir(parents=True)
+    (root / "storage").mkdir(mode=0o700, parents=True)
     journal = world.journal()
     _run_model(world, journal)
     _run_people(world, journal)
@@ -241,8 +243,13 @@ def _run_model(world: World, journal: Journal) -> None:
 def _run_people(world: World, journal: Journal) -> None:
     people = {"type": "human", "settle_seconds": 0.0, "price_per_label": 0.5, "overlap": 1}
     hand = Hand(world, journal, make_config(world, PEOPLE_RUN, annotator=people))
-    for token in (NAME, "ann", "lead"):
-        Tokens(journal.database).create("annotator", token)
+    tokens = Tokens(journal.database)
+    for label in (NAME, "ann", "lead"):
+        caller = tokens.identify(tokens.create("annotator", label))
+        assert caller is not None
+        Sessions(journal.database).open(caller)
+        who = Who(caller.id, label, "127.0.0.1")
+        AuditLog(journal.database).append([Entry("page", "POST /submit", who, run=PEOPLE_RUN)])
     hand.read_pool()
     hand.embed()
     hand.select()

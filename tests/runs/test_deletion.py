@@ -29,6 +29,7 @@ from atgen_ray.config.service import RetentionConfig
 from atgen_ray.core.errors import RunBusyError, UserError
 from atgen_ray.runs.deletion import Certificate, Target, delete
 from atgen_ray.runs.retention import apply_retention
+from atgen_ray.store.audit import AuditLog
 from atgen_ray.store.database import Database
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
@@ -161,6 +162,8 @@ def test_a_person_has_a_pseudonym_everywhere(world: World, journal: Journal) -> 
     who = {label.annotator for _, label in journal.annotations(PEOPLE_RUN)}
     assert f"human/{certificate.target['pseudonym']}" in who
     assert NAME not in str(certificate.as_json())
+    checked = AuditLog(journal.database).verify()
+    assert (checked.redacted, checked.faults) == (1, ())
     with pytest.raises(UserError, match="is unknown"):
         erase(world, journal, Target("person", (NAME,)))
 

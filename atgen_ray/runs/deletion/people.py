@@ -16,6 +16,7 @@ from atgen_ray.runs.deletion.examples import (
 )
 from atgen_ray.runs.deletion.redaction import Redaction, Rename, list_strings
 from atgen_ray.runs.deletion.rows import clean_tables
+from atgen_ray.store.audit import redact_within
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import (
     annotations,
@@ -26,6 +27,8 @@ from atgen_ray.store.tables import (
     reviews,
     revisions,
     runs,
+    sessions,
+    token_usage,
     tokens,
 )
 
@@ -95,9 +98,14 @@ def _is_touched(journal: Journal, storage: str, run: str, redaction: Redaction) 
 
 def _clean_service(connection: sa.Connection, rename: Rename, out: Certificate) -> None:
     """Remove tokens and links of the person, and the name from rows that belong to no run."""
+    held = sa.select(tokens.c.id).where(tokens.c.label == rename.name)
+    for belonging in (sessions, token_usage):
+        connection.execute(sa.delete(belonging).where(belonging.c.token.in_(held)))
     for table, column in ((tokens, tokens.c.label), (invites, invites.c.person)):
         gone = connection.execute(sa.delete(table).where(column == rename.name)).rowcount
         out.add(Removed(f"journal: {table.name}", "rows of the person", gone))
+    entries = redact_within(connection, rename.name)
+    out.add(Removed("audit log", "token, name and address in entries", entries))
     clean_tables(connection, None, Redaction(rename=rename), out)
     titled: dict[str, Any] = {}
     for row in connection.execute(sa.select(runs.c.name, runs.c.title)).all():

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, Field
 
 from atgen_ray.runs.deletion import Kind, Target, delete
+from atgen_ray.serving.auditing import note
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.schemas.body import Body
 from atgen_ray.serving.security.roles import allow
@@ -54,6 +55,7 @@ def deletion_routes(journal: Journal, storage: str) -> APIRouter:
         """
         target = Target(body.kind, tuple(body.names), body.run, body.annotator)
         done = delete(journal, storage, target, request.state.caller.name, body.dry_run)
+        note(request, run=body.run, kind=body.kind, target=done.id)
         return CertificateBody(**done.as_json())
 
     @router.get("")
