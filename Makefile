@@ -101,7 +101,7 @@ test-lowest: $(VENV)/.core
 	grep -vE '^(torch|nvidia|cuda|triton)' build/lowest.txt > build/lowest-not-torch.txt
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps -r build/lowest-not-torch.txt
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python $(TOOLS)
-	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps -r requirements-demo.txt
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps -r requirements-demo.txt --editable .
 	PYTHONPATH=.:tests $(LOWEST)/bin/python -m pytest -p no:cacheprovider -m "not slow" $(OLD_TESTS)
 TOOLS = $(shell grep -E '^(pytest|pytest-xdist|pytest-timeout|hypothesis|bert-score|apricot-select|submodlib-py|numba)==' constraints.txt)
 OLD_TESTS := tests/core tests/config tests/text tests/scoring tests/models tests/data tests/store \

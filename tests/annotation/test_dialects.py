@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import sqlalchemy as sa
 import yaml
 from helpers.annotation_desk import Desk, make_texts
 from helpers.fakes.dialects import KEY, WIRES, run_dialect
@@ -15,8 +16,10 @@ from helpers.fakes.state import label_of
 
 from atgen_ray.config.dialects import BUDGETED, DIALECTS, find_dialect
 from atgen_ray.config.loading import parse_config
+from atgen_ray.core import request_ids
 from atgen_ray.core.errors import UserError
 from atgen_ray.store.ledger import read_balance
+from atgen_ray.store.tables import requests
 
 PAGE = Path(__file__).parents[2] / "docs" / "providers.md"
 PRICE = {"input": 1000.0, "output": 1000.0, "cached": 0.0, "written": 2000.0}
@@ -68,6 +71,7 @@ def test_the_lines_of_the_page_label_at_each_server(
     title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-another-account")
+    monkeypatch.setattr(request_ids, "_origin", ["page-4711"])  # as in a controller
     lines = read_lines(title)
     dialect = find_dialect(lines.get("dialect", "auto"), lines.get("base_url"))
     monkeypatch.setenv(dialect.variable, KEY)
@@ -84,6 +88,11 @@ def test_the_lines_of_the_page_label_at_each_server(
         assert ("store" in body) == (title == "OpenAI")
     for headers in server.headers:
         assert "openai-organization" not in headers
+    # Each call can be traced to the HTTP request that started the run, and to the journal.
+    traced = {headers["x-client-request-id"].partition(".") for headers in server.headers}
+    with desk.journal.database.reading() as connection:
+        asked = connection.execute(sa.select(requests.c.custom_id)).scalars()
+        assert traced == {("page-4711", ".", each) for each in asked}
     # Tokens out of the cache and into it have prices of their own.
     cents = {"OpenAI": 4 - 2 + 1 + 2, "DeepSeek": 4 - 3 + 2}.get(title, 6)
     assert read_balance(desk.journal, "paid").paid == pytest.approx(3 * cents / 1000)

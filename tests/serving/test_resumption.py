@@ -146,3 +146,15 @@ def test_the_watch_outlives_a_trouble(service: Service, monkeypatch: pytest.Monk
     has_controller: Callable[[str], bool] = look
     Resumption(service.journal, service.resumed.append, has_controller).watch(stop)
     assert service.resumed == [name]
+
+
+def test_a_service_that_is_ending_resumes_nothing(service: Service) -> None:
+    """What its controllers hand over is for the next one."""
+    name = service.interrupt()
+    ending = True
+    replica = Resumption(
+        service.journal, service._resume, service.controllers.__contains__, lambda: ending
+    )
+    assert replica.look() == []
+    ending = False
+    assert replica.look() == [name]
