@@ -55,8 +55,9 @@ from atgen_ray.runs.queries import ask_to_stop, describe_run, summarize_runs, wr
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.resumption import Resumption
 from atgen_ray.serving.scores import Scores
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.restrictions import check_hosts, check_location, restrict_config
-from atgen_ray.serving.security.tokens import Caller, Tokens
+from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.serving.uploads import upload_folder
 from atgen_ray.store.housekeeping import remove_run, set_archived, set_served, set_title
 from atgen_ray.store.journal import INTERRUPTED, Event, Journal
