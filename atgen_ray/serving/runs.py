@@ -59,6 +59,8 @@ from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.restrictions import check_hosts, check_location, restrict_config
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.serving.uploads import upload_folder
+from atgen_ray.store.changes import audited
+from atgen_ray.store.channel import CHANNEL
 from atgen_ray.store.housekeeping import remove_run, set_archived, set_served, set_title
 from atgen_ray.store.journal import INTERRUPTED, Event, Journal
 
@@ -83,11 +85,17 @@ class RunManager:
         event that is returned ends it.
         """
         stop = threading.Event()
-        resumption = Resumption(self._journal, self.resume, has_controller)
+        resumption = Resumption(self._journal, self._go_on, has_controller)
         threading.Thread(
             target=resumption.watch, args=(stop,), name="resumption", daemon=True
         ).start()
         return stop
+
+    def _go_on(self, name: str) -> None:
+        """Continue a run by the service's own decision."""
+        CHANNEL.set("service")  # of this thread
+        with audited(self._journal.database, "resume run", run=name):
+            self.resume(name)
 
     def start(self, tree: dict[str, Any], caller: Caller | None = None) -> str:
         """Start or resume the run that `tree` describes, in an actor that outlives its caller;

@@ -7,11 +7,13 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from helpers.command_line import call
 from helpers.house import ORIGIN, House
 from helpers.human_desk import HumanDesk
 from helpers.services import bearer
 from starlette.testclient import TestClient
 
+from atgen_ray.api.runs import open_run
 from atgen_ray.serving.auditing import MOST_REFUSALS, find_address
 from atgen_ray.serving.security.invites import Invites
 from atgen_ray.serving.security.proxy_guard import ProxyGuard, middlewares
@@ -145,6 +147,22 @@ def test_sign_in_invitations_and_exports_are_entered(house: House) -> None:
         ("POST /sign-out", "page", "root"),
         ("accept invitation", "page", "bea"),
         ("GET /api/v1/runs/sonnets/payments", "http", "root"),
+    ]
+
+
+def test_commands_and_python_enter_what_they_change(house: House, tmp_path: Path) -> None:
+    house.journal.create_run("sonnets", {}, "")
+    open_run("sonnets", storage=tmp_path).stop()
+    assert call("runs", "stop", "sonnets", "--storage", str(tmp_path)).status == 0
+    assert call("runs", "stop", "sonnet", "--storage", str(tmp_path)).status == 2
+    rows = [
+        (row["channel"], row["action"], row["of_run"], row["result"]) for row in house.entries()
+    ]
+    assert rows == [
+        ("api", "stop run", "sonnets", "begun"),
+        ("api", "stop run", "sonnets", "ok"),
+        ("cli", "stop run", "sonnets", "begun"),
+        ("cli", "stop run", "sonnets", "ok"),
     ]
 
 
