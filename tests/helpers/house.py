@@ -1,11 +1,13 @@
 """A service without Ray, its tokens, sessions and audit log."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from atgen_ray.config import LimitsConfig, ServiceConfig
+from atgen_ray.config import ServiceConfig
 from atgen_ray.serving.application import create_api
 from atgen_ray.serving.auditing import Auditor
 from atgen_ray.serving.security.callers import Caller
@@ -19,14 +21,20 @@ ORIGIN = {"Origin": "http://testserver", "Host": "testserver"}
 class House:
     """A service without Ray, its tokens and its audit log."""
 
-    def __init__(self, storage: Path, **limits: Any) -> None:
+    def __init__(self, storage: Path) -> None:
         self.journal = Journal(f"sqlite:///{storage}/atgen.db")
         self.tokens = Tokens(self.journal.database)
         self.log = AuditLog(self.journal.database)
-        service = ServiceConfig(storage=str(storage), limits=LimitsConfig(**limits))
-        self.app = create_api(service, None, None)
-        # Leaving it would flush the counts; the tests flush them when they look.
-        self.client = TestClient(self.app, raise_server_exceptions=False, follow_redirects=False)
+        self._storage = storage
+
+    @cached_property
+    def app(self) -> FastAPI:
+        """Made where a test asks for it: it takes a quarter of a second."""
+        return create_api(ServiceConfig(storage=str(self._storage)), None, None)
+
+    @cached_property
+    def client(self) -> TestClient:
+        return TestClient(self.app, raise_server_exceptions=False, follow_redirects=False)
 
     def auditor(self) -> Auditor:
         middleware = next(m for m in self.app.user_middleware if "auditor" in m.kwargs)
