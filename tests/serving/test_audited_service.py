@@ -176,6 +176,21 @@ def test_admins_read_the_log_over_http(house: House) -> None:
     assert house.client.get("/api/v1/audit", headers=ann).status_code == 403
 
 
+def test_the_page_shows_the_log_and_escapes_it(house: House) -> None:
+    admin = bearer(house.tokens.create("admin", "<b>root</b>"))
+    for _ in range(101):  # two entries each: more than a page
+        house.client.put("/api/v1/runs/x/title", headers=admin, json={"title": None})
+    page = house.client.get("/audit", headers=admin, params={"what": "title", "who": "<b>root</b>"})
+    assert page.status_code == 200
+    assert "PUT /api/v1/runs/x/title" in page.text
+    assert "&lt;b&gt;root" in page.text
+    assert "<b>root" not in page.text
+    assert "before=3" in page.text
+    older = house.client.get("/audit", headers=admin, params={"before": 3}).text
+    assert older.count("PUT /api/v1/runs/x/title") == 2
+    assert "No entry is like that" in house.client.get("/audit?run=y", headers=admin).text
+
+
 def test_the_address_is_the_proxy_s_word_only_for_known_proxies() -> None:
     headers = [(b"x-forwarded-for", b"6.6.6.6, 203.0.113.7, 10.0.0.2")]
     scope = {"type": "http", "client": ("10.0.0.1", 1), "headers": headers}
