@@ -244,14 +244,16 @@ def main() -> None:
     """Run the command line. A mistake in the input becomes one line on standard error, without a
     traceback, and exit status 2.
     """
+    way = CHANNEL.set("cli")
     try:
         use_private_files()
-        CHANNEL.set("cli")
         app(prog_name="atgen-ray")
     except UserError as error:
         for line in str(error).splitlines():
             typer.echo(printable(f"error: {line}"), err=True)
         sys.exit(2)
+    finally:
+        CHANNEL.reset(way)
 
 
 def _drive(config: Any, goal: Any, as_json: bool) -> Any:

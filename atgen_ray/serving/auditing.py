@@ -20,8 +20,8 @@ from typing import Any, Literal
 from starlette.types import Scope
 
 from atgen_ray.core.errors import StorageUnavailableError
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.sessions import SAFE_METHODS
-from atgen_ray.serving.security.tokens import Caller
 from atgen_ray.store.audit import AuditLog, Entry, Who
 from atgen_ray.store.channel import Channel
 

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.rates import ModelBudget
-from atgen_ray.serving.security.tokens import Caller
 
 CHARS = 4  # of a token, where an answer broke off before it told its tokens
 

@@ -34,12 +34,13 @@ from atgen_ray.serving.security.body_limits import (
     replay,
     slow_body_error,
 )
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.concurrency import ConcurrencyLimit
 from atgen_ray.serving.security.invites import PATH as INVITE
 from atgen_ray.serving.security.login import Sessions
 from atgen_ray.serving.security.rates import RequestRates
 from atgen_ray.serving.security.sessions import CSRF_HEADER, SIGN_IN, is_own_write, read_cookie
-from atgen_ray.serving.security.tokens import Caller, Tokens
+from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.serving.uploads import UPLOADS
 
 PUBLIC = frozenset({"/healthz", "/readyz"})

@@ -9,7 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from atgen_ray.core.errors import UserError, nearest
-from atgen_ray.serving.security.tokens import Tokens, check_name, covers
+from atgen_ray.serving.security.callers import covers
+from atgen_ray.serving.security.grants import check_name
+from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, invites, tokens
 

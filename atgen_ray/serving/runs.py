@@ -58,10 +58,13 @@ from atgen_ray.serving.drain import is_ending
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.resumption import Resumption
 from atgen_ray.serving.scores import Scores
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.restrictions import check_hosts, check_location, restrict_config
-from atgen_ray.serving.security.tokens import Caller, Tokens
+from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.serving.uploads import upload_folder
 from atgen_ray.store.exports import REPORT, note_export
+from atgen_ray.store.changes import audited
+from atgen_ray.store.channel import CHANNEL
 from atgen_ray.store.housekeeping import remove_run, set_archived, set_served, set_title
 from atgen_ray.store.journal import INTERRUPTED, Event, Journal
 
@@ -87,7 +90,7 @@ class RunManager:
         event that is returned ends it.
         """
         stop = threading.Event()
-        self._resumption = Resumption(self._journal, self.resume, has_controller, is_ending)
+        self._resumption = Resumption(self._journal, self._go_on, has_controller, is_ending)
         threading.Thread(
             target=self._resumption.watch, args=(stop,), name="resumption", daemon=True
         ).start()
@@ -113,6 +116,12 @@ class RunManager:
             target=watch_retention, args=arguments, name="retention", daemon=True
         ).start()
         return stop
+
+    def _go_on(self, name: str) -> None:
+        """Continue a run by the service's own decision."""
+        CHANNEL.set("service")  # of this thread
+        with audited(self._journal.database, "resume run", run=name):
+            self.resume(name)
 
     def start(self, tree: dict[str, Any], caller: Caller | None = None) -> str:
         """Start or resume the run that `tree` describes, in an actor that outlives its caller;

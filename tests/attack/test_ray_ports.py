@@ -1,5 +1,5 @@
 """The port that every replica of Ray Serve opens to its network, and that takes pickles, asks for
-Ray's token first.
+Ray's token first. All other ports of a private Ray are of this machine alone.
 """
 
 import os
@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 ATTACK = """
-import os, pickle, sys
-import grpc, psutil
+import os, pickle, stat, sys
+from ipaddress import ip_address
+import grpc, psutil, ray
 from ray import serve
 from ray.serve.generated import serve_pb2, serve_pb2_grpc
 from atgen_ray.ray_runtime.session import has_open_ports, ray_session
@@ -37,6 +38,16 @@ with ray_session("attack"):
                 serve_pb2_grpc.ASGIServiceStub(channel).HandleRequest(request, timeout=30)
             except grpc.RpcError as error:
                 answers.append(error.code().name)
+    private = psutil.Process()
+    public = set()
+    for process in [private, *private.children(recursive=True)]:
+        for each in process.net_connections():
+            address = ip_address(each.laddr.ip) if each.status == "LISTEN" else ip_address("::1")
+            if not (getattr(address, "ipv4_mapped", None) or address).is_loopback:
+                public.add((process.pid, each.laddr.port))
+    print("public:", len(public), "of the replica:", sum(id_ == pid for id_, _ in public))
+    folder = os.path.dirname(os.path.dirname(ray._private.worker._global_node.get_session_dir_path()))
+    print("folder:", oct(stat.S_IMODE(os.stat(folder).st_mode)))
     print("open ports:", has_open_ports(), "answers:", *sorted(answers))
     serve.shutdown()
 """
@@ -57,5 +68,8 @@ def test_a_strangers_pickle_is_refused_unless_ray_was_told_to_ask_nobody(
     command = [sys.executable, str(script), str(made)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert f"open ports: {not refused} answers:" in done.stdout, done.stderr
+    # Ray keeps to loopback but for one port of a replica, and its files to their owner.
+    assert "public: 1 of the replica: 1" in done.stdout
+    assert "folder: 0o700" in done.stdout
     assert ("UNAUTHENTICATED" in done.stdout) == refused
     assert made.exists() != refused

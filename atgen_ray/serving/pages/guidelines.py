@@ -18,8 +18,8 @@ from atgen_ray.annotation.human.task_store import open_task_store
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.serving.pages.display import show_text
 from atgen_ray.serving.pages.rendering import render
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.roles import allow
-from atgen_ray.serving.security.tokens import Caller
 from atgen_ray.store.journal import Journal
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$")]

@@ -16,11 +16,12 @@ from atgen_ray.serving.auditing import Auditor
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.people import list_people
+from atgen_ray.serving.security.grants import to_iso
 from atgen_ray.serving.security.invites import PATH, Invite, InviteError, Invites
 from atgen_ray.serving.security.login import Sessions
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.serving.security.sessions import is_same_origin, set_cookie
-from atgen_ray.serving.security.tokens import Tokens, to_iso
+from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.audit import Entry, Who
 from atgen_ray.store.journal import Journal
 

@@ -15,8 +15,8 @@ from starlette.types import Scope
 from atgen_ray.reporting.page import FILTERS
 from atgen_ray.serving.pages.assets import asset_root
 from atgen_ray.serving.pages.display import show_text
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.sessions import SIGN_IN, csrf_token, is_own_path, read_cookie
-from atgen_ray.serving.security.tokens import Caller
 
 if TYPE_CHECKING:
     from jinja2 import Environment

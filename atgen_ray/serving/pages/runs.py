@@ -20,8 +20,9 @@ from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.pages.run_views import RunViews
 from atgen_ray.serving.runs import OVER, RunManager
+from atgen_ray.serving.security.callers import Caller
+from atgen_ray.serving.security.grants import to_iso
 from atgen_ray.serving.security.roles import allow
-from atgen_ray.serving.security.tokens import Caller, to_iso
 from atgen_ray.store.journal import INTERRUPTED, Journal, explain_end
 from atgen_ray.store.ledger import read_accounts, read_balance
 from atgen_ray.store.run_folder import RunFolder

@@ -17,8 +17,8 @@ from atgen_ray.serving.pages.rendering import render
 from atgen_ray.serving.pages.tasks import Name
 from atgen_ray.serving.schemas.task_list import PAGE, TaskPage
 from atgen_ray.serving.schemas.tasks import TaskId
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.roles import allow
-from atgen_ray.serving.security.tokens import Caller
 from atgen_ray.store.journal import Journal
 
 EXCERPT = 240  # characters of an input in the list

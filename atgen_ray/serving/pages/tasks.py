@@ -16,8 +16,8 @@ from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.selection import explain_strategy
 from atgen_ray.serving.pages.guidelines import show_guidelines
 from atgen_ray.serving.pages.rendering import render
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.roles import allow
-from atgen_ray.serving.security.tokens import Caller
 from atgen_ray.store.journal import Journal
 
 A_PAGE = 20  # disputes on a page

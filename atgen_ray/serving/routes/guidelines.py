@@ -30,8 +30,8 @@ from atgen_ray.serving.schemas.guidelines import (
     VersionBody,
 )
 from atgen_ray.serving.schemas.tasks import TaskId
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.roles import allow
-from atgen_ray.serving.security.tokens import Caller
 from atgen_ray.store.journal import Journal
 
 LARGEST = 2**31 - 1  # of a database's integers

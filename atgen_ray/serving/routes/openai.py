@@ -23,9 +23,9 @@ from atgen_ray.serving.schemas.openai import (
     EmbeddingBody,
     StreamOptions,
 )
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.rates import ModelBudget
 from atgen_ray.serving.security.roles import allow
-from atgen_ray.serving.security.tokens import Caller
 
 Asker = Annotated[Caller, allow("admin", scope="infer")]
 

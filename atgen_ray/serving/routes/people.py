@@ -20,6 +20,8 @@ from atgen_ray.serving.people import (
 )
 from atgen_ray.serving.routes.runs import Name
 from atgen_ray.serving.schemas.body import Body
+from atgen_ray.serving.security.callers import Caller
+from atgen_ray.serving.security.grants import Role
 from atgen_ray.serving.security.invites import (
     LONGEST_TOKEN_DAYS,
     TOKEN_DAYS,
@@ -27,7 +29,6 @@ from atgen_ray.serving.security.invites import (
     read_id,
 )
 from atgen_ray.serving.security.roles import allow
-from atgen_ray.serving.security.tokens import Caller, Role
 from atgen_ray.store.exports import note_export
 from atgen_ray.store.journal import Journal
 

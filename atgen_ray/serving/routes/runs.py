@@ -14,8 +14,8 @@ from atgen_ray.serving.openapi import describe_files, describe_text
 from atgen_ray.serving.routes.event_stream import EventStream
 from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.schemas.body import Body
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.roles import allow
-from atgen_ray.serving.security.tokens import Caller
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$", description="Name of the run")]
 Reader = Annotated[Caller, allow("admin", "annotator", scope="runs")]

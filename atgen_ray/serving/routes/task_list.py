@@ -28,7 +28,7 @@ from atgen_ray.serving.schemas.task_list import (
     UndoneBody,
 )
 from atgen_ray.serving.schemas.tasks import StateBody
-from atgen_ray.serving.security.tokens import Caller
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.store.exports import note_export
 from atgen_ray.store.journal import Journal
 

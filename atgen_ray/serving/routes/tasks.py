@@ -41,8 +41,8 @@ from atgen_ray.serving.schemas.tasks import (
     TasksBody,
     TasksOnly,
 )
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.roles import allow
-from atgen_ray.serving.security.tokens import Caller
 from atgen_ray.store.journal import Journal
 
 Id = Annotated[TaskId, Path(description="Example id")]

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from atgen_ray.core.errors import UserError, nearest
-from atgen_ray.serving.security.tokens import (
+from atgen_ray.serving.security.grants import (
     Grant,
     check_grant,
     check_name,

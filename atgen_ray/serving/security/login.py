@@ -11,8 +11,10 @@ import secrets
 
 import sqlalchemy as sa
 
+from atgen_ray.serving.security.callers import Caller, is_valid, make_caller
+from atgen_ray.serving.security.grants import hash_secret
 from atgen_ray.serving.security.sessions import LIFETIME
-from atgen_ray.serving.security.tokens import Caller, hash_secret, is_valid, make_caller, note_use
+from atgen_ray.serving.security.tokens import note_use
 from atgen_ray.store.database import Database
 from atgen_ray.store.tables import sessions, tokens
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from atgen_ray.core.errors import StorageUnavailableError
 from atgen_ray.serving.errors import ApiError
-from atgen_ray.serving.security.tokens import Caller
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.store.database import Database
 from atgen_ray.store.tables import token_usage
 

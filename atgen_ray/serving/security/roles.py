@@ -5,7 +5,8 @@ from typing import Any
 from fastapi import Depends, Request
 
 from atgen_ray.serving.errors import ApiError
-from atgen_ray.serving.security.tokens import Caller, Role, Scope
+from atgen_ray.serving.security.callers import Caller
+from atgen_ray.serving.security.grants import Role, Scope
 
 RUN = "name"  # the parameter of paths
 

@@ -2,80 +2,33 @@
 
 import hmac
 import secrets
-import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from ipaddress import ip_address
-from typing import Any, Literal, get_args
+from typing import Any
 
 import sqlalchemy as sa
 
 from atgen_ray.core.errors import StorageUnavailableError, UserError, nearest
-from atgen_ray.core.hashing import digest
+from atgen_ray.serving.security.callers import Caller, is_valid, make_caller
+from atgen_ray.serving.security.grants import (
+    PREFIX,
+    ROLES,
+    Grant,
+    Role,
+    check_grant,
+    check_limit,
+    enter_token,
+    hash_secret,
+    settle_scopes,
+    to_iso,
+)
 from atgen_ray.store.database import Database
 from atgen_ray.store.tables import sessions, tokens
 
-Role = Literal["admin", "annotator"]
-ROLES: tuple[Role, ...] = get_args(Role)
-StoredRole = Literal["admin", "annotator", "program"]  # program: its scopes and no more
-Scope = Literal["select", "infer", "runs", "annotate", "admin"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
-PREFIX = "atgen"
-LONGEST_NAME = 60  # characters of a person's or a group's name
 USED_SECONDS = 300.0  # how exactly the last use of a token is known
 GRACE_SECONDS = 86_400.0  # how long the secret before a rotation still works
 LONGEST_GRACE = 30 * 86_400.0
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Caller with a valid token: the token's public id, its role, and the person it was made for.
-
-    Tokens with the same label belong to one person. A token without a label is a person of its own,
-    named by its id. `runs` are those that the caller may see (None: all), `groups` those that the
-    person belongs to, `scopes` what the token may do beside what its role may. `credential` is what
-    let the caller in, for `Tokens.is_active`.
-    """
-
-    id: str
-    role: StoredRole
-    name: str
-    runs: tuple[str, ...] | None = None
-    groups: tuple[str, ...] = ()
-    scopes: tuple[str, ...] = ()
-    minute_requests: int | None = None
-    day_tokens: int | None = None
-    credential: str = ""
-    session: str | None = None
-
-    def may_see(self, run: str) -> bool:
-        """Return whether the run was shared with the caller, whether or not it exists."""
-        return self.runs is None or any(covers(name, run) for name in self.runs)
-
-    def may_use(self, scope: str) -> bool:
-        """Return whether the caller may do what `scope` names."""
-        return self.role == "admin" or scope in self.scopes
-
-    @property
-    def sees_money(self) -> bool:
-        """Return whether settings, dollars and messages of runs are for the caller."""
-        return self.may_use("runs")
-
-
-@dataclass(frozen=True)
-class Grant:
-    """What a token is to allow: see `Tokens.create`."""
-
-    role: str
-    label: str = ""
-    expires: float | None = None
-    runs: Sequence[str] | None = None
-    groups: Sequence[str] = ()
-    scopes: Sequence[str] = ()
-    minute_requests: int | None = None
-    day_tokens: int | None = None
 
 
 class Tokens:
@@ -278,36 +231,6 @@ def note_use(database: Database, row: Any, now: float) -> None:
         connection.execute(sa.update(tokens).where(tokens.c.id == row.id).values(used=now))
 
 
-def is_valid(row: Any, digest_: str, now: float) -> bool:
-    """Return whether the row of a token lets in whoever showed the secret of this digest."""
-    if row.revoked or (row.expires is not None and row.expires <= now):
-        return False
-    return bool(
-        row.digest == digest_ or (row.old_digest == digest_ and (row.old_until or 0.0) > now)
-    )
-
-
-def make_caller(row: Any, credential: str, session: str | None = None) -> Caller:
-    """Return the caller of a row of a token."""
-    return Caller(
-        id=row.id,
-        role=row.role,
-        name=row.label or row.id,
-        runs=None if row.runs is None else tuple(row.runs),
-        groups=tuple(row.member_of or ()),
-        scopes=tuple(row.scopes or ()),
-        minute_requests=row.minute_requests,
-        day_tokens=row.day_tokens,
-        credential=credential,
-        session=session,
-    )
-
-
-def covers(name: str, run: str) -> bool:
-    """Return whether `name`, of a run or as `news-*` of a project's runs, stands for the run."""
-    return run.startswith(name[:-1]) if name.endswith("*") else run == name
-
-
 def check_address(host: str, known: Tokens) -> None:
     """Check that the service may listen on `host`: other machines may reach it only if there is an
     admin token.
@@ -330,103 +253,3 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def hash_secret(secret: str) -> str:
-    """Return what is stored of a secret: it is random, so one round of SHA-256 is enough."""
-    return digest(secret.encode("utf-8", "surrogatepass"), size=32, algorithm="sha256")
-
-
-def enter_token(connection: sa.Connection, now: float, grant: Grant) -> str:
-    """Enter a token within a transaction and return it; `grant.expires` is a time of the
-    database.
-    """
-    id_ = secrets.token_hex(4)
-    secret = secrets.token_urlsafe(32)
-    entry = {
-        "id": id_,
-        "role": grant.role,
-        "label": grant.label,
-        "digest": hash_secret(secret),
-        "revoked": False,
-        "created": now,
-        "expires": grant.expires,
-        "runs": None if grant.runs is None else [*grant.runs],
-        "member_of": [*grant.groups] or None,
-        "used": None,
-        "scopes": [*grant.scopes] or None,
-        "minute_requests": grant.minute_requests,
-        "day_tokens": grant.day_tokens,
-    }
-    connection.execute(sa.insert(tokens).values(entry))
-    return f"{PREFIX}_{id_}_{secret}"
-
-
-def settle_scopes(role: str, scopes: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """Return the stored role, and the scopes beside it.
-
-    Raises:
-        UserError: a scope is unknown, or there is neither role nor scope.
-    """
-    for scope in scopes:
-        if scope not in SCOPES:
-            raise UserError(
-                f"--scope is {scope[:80]!r}, expected {', '.join(SCOPES)}{nearest(scope, SCOPES)}"
-            )
-    if not role and not scopes:
-        raise UserError("neither --role nor --scope is given, expected one of them")
-    if role == "admin" or "admin" in scopes:
-        return "admin", ()  # who may do everything needs no scope
-    implied = "annotator" if "annotate" in scopes else "program"
-    left = dict.fromkeys(scope for scope in scopes if scope != "annotate")
-    return role or implied, tuple(left)
-
-
-def check_limit(value: int | None, key: str) -> None:
-    """Check that a limit is a positive number or none; raises UserError."""
-    if value is not None and not 0 < value < 2**31:
-        raise UserError(f"{key} is {value}, expected a number from 1 to {2**31 - 1}")
-
-
-def check_grant(role: str, runs: Sequence[str] | None, groups: Sequence[str]) -> None:
-    """Check what a token, or an invitation, is to allow.
-
-    Raises:
-        UserError: the role is unknown, an admin is restricted to runs, or the name of a group is
-            none.
-    """
-    if role not in ROLES:
-        raise UserError(
-            f"--role is {role[:80]!r}, expected admin or annotator{nearest(role, ROLES)}"
-        )
-    if role == "admin" and runs is not None:
-        raise UserError(
-            f"--run is {', '.join(runs)[:80]!r}, but an admin sees all runs; expected --role "
-            f"annotator"
-        )
-    for group in groups:
-        check_name(group, "--group")
-    for run in runs or ():
-        if "*" in run[:-1]:
-            raise UserError(f"--run is {run[:80]!r}, expected a name, or its beginning and one *")
-
-
-def check_name(name: str, key: str) -> str:
-    """Return the name of a person or a group as it is stored, in one form of Unicode.
-
-    Raises:
-        UserError: it is empty or too long, has characters that cannot be seen, or begins with @,
-            which is the mark of groups.
-    """
-    settled = unicodedata.normalize("NFKC", name).strip()
-    if not 0 < len(settled) <= LONGEST_NAME or not settled.isprintable() or settled[0] == "@":
-        raise UserError(
-            f"{key} is {name[:80]!r}, expected 1 to {LONGEST_NAME} printable characters, the first "
-            f"of them not @"
-        )
-    return settled
-
-
-def to_iso(time: float | None) -> str | None:
-    """Return a time in seconds since 1970 as UTC, ISO 8601."""
-    return None if time is None else datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")
