@@ -5,14 +5,14 @@ export.
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, Field
 
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.openapi import describe_files, describe_text
 from atgen_ray.serving.routes.event_stream import EventStream
 from atgen_ray.serving.runs import RunManager
-from atgen_ray.serving.schemas.body import Body
+from atgen_ray.serving.schemas.body import Body, Tree
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.serving.security.tokens import Caller
 
@@ -95,7 +95,7 @@ def run_routes(control: RunManager) -> APIRouter:
     admin = [allow("admin")]
 
     @router.post("", status_code=202, dependencies=admin)
-    def start_run(request: Request, config: dict[str, JsonValue]) -> StartedBody:
+    def start_run(request: Request, config: Tree) -> StartedBody:
         """Start the run that a configuration describes (the keys of its YAML file). The same
         configuration again resumes the run.
         """
