@@ -135,7 +135,7 @@ def streams_that_nobody_reads(target: Target) -> int:
         lines.append(line)
     time.sleep(1)
     refused = target.raw(request.encode())
-    deadline = time.monotonic() + PATIENCE  # by then they are ended, and their places are free
+    deadline = time.monotonic() + 3 * PATIENCE  # by then they are ended, and their places are free
     while (again := target.raw(request.encode())) != "200" and time.monotonic() < deadline:
         time.sleep(0.5)
     for line in lines:
