@@ -116,7 +116,7 @@ def delete_older(
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UserError(f"nothing is to be deleted, expected one of {options}")
     # The configuration of a service expects more than 0; a command may mean all.
-    retention = RetentionConfig.model_construct(**given)
+    retention = RetentionConfig.model_construct(None, **given)
     place, url = find_place(storage)
     with open_runs(place, url) as journal:
         for line in apply_retention(journal, place, retention, dry_run):

@@ -24,6 +24,7 @@ from atgen_ray.core.schema import (
 
 HIDDEN = "database_url"  # the key whose value may hold a password
 ITEMS = (list, dict)
+MOST = 100  # lines
 MANY = 5  # keys of one name that a hint lists
 SHOWN = 80  # characters of a key or value
 TYPO = 0.85  # likeness to a key of its own section from which no other section is searched
@@ -43,7 +44,11 @@ def find_mistakes(
 ) -> dict[str, str]:
     """Return the lines of `format_validation_errors` by wrong key."""
     lines: dict[str, str] = {}
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for at, detail in enumerate(details):
+        if len(lines) >= MOST:  # each line is a search for the nearest key
+            lines.setdefault("", f"{len(details) - at} more mistakes, which are not listed")
+            break
         key, field, holder = _locate(model, detail["loc"])
         lines.setdefault(prefix + key, _explain(detail, prefix + key, field, holder, model))
     return lines

@@ -19,6 +19,22 @@ class LimitsConfig(Section):
     upload_bytes: PositiveInt = Field(
         512 * 2**20, description="Largest file to upload; a larger one gets 413"
     )
+    uploads: PositiveInt = Field(
+        4, description="Uploads under way in one API replica; further ones get 429"
+    )
+    stored_bytes: PositiveInt = Field(
+        20 * 2**30,
+        description="All uploaded files together; one that does not fit any more gets 507",
+    )
+    person_stored_bytes: PositiveInt = Field(
+        10 * 2**30, description="Of those, the files that one person has uploaded"
+    )
+    runs: PositiveInt = Field(
+        32, description="Runs under way in the storage; a further one that is started gets 429"
+    )
+    plans: PositiveInt = Field(
+        4, description="Plans and previews of runs under way in one API replica; more get 429"
+    )
     requests: PositiveInt = Field(
         256,
         description="Requests under way in one API replica; further ones get 429 and Retry-After",

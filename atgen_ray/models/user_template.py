@@ -7,30 +7,14 @@ from typing import Any
 
 import jinja2
 from jinja2 import meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from atgen_ray.core.errors import UserError
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Sandbox without the two operators that make huge values out of small ones."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" or not all(isinstance(value, int | float) for value in (left, right)):
-            raise SecurityError(
-                f"the operator {operator} is not available here but for * between numbers"
-            )
-        return super().call_binop(context, operator, left, right)
+from atgen_ray.models.bounded_templates import BoundedSandbox, render
 
 
 @lru_cache(maxsize=1)
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = _Sandbox(undefined=jinja2.StrictUndefined)
-    # A resumed run must build the same texts: nothing random.
-    del environment.globals["lipsum"], environment.filters["random"]
-    return environment
+def _environment() -> BoundedSandbox:
+    return BoundedSandbox()
 
 
 def _parse(template: str) -> nodes.Template:
@@ -47,7 +31,7 @@ def _compile(template: str, literals: bool) -> jinja2.Template:
         for part in tree.find_all(nodes.TemplateData):
             part.data = " "
     try:
-        return _environment().from_string(tree)
+        return _environment().from_string(_environment().bound(tree))
     except jinja2.TemplateError as error:  # an unknown filter or test
         raise UserError(f"prompt.template is not a valid Jinja2 template: {error}") from error
 
@@ -71,8 +55,9 @@ def fill_template(template: str, columns: dict[str, Any], literals: bool = True)
     Raises:
         UserError: the template is not valid Jinja2.
         jinja2.UndefinedError: it uses a variable that `columns` lacks.
+        jinja2.TemplateError: it fails otherwise, also where it becomes too large or takes too long.
     """
-    return _compile(template, literals).render(columns)
+    return render(_compile(template, literals), columns, template)
 
 
 @lru_cache(maxsize=32)

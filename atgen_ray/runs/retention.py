@@ -1,7 +1,7 @@
 """Retention: what is older than the service's `retention` allows is removed, by its rules alone.
 
-Money, labels and certificates are never removed by age; a whole run goes only where `runs_days` says
-so, as by `atgen-ray delete run`.
+Money, labels and certificates are never removed by age; a whole run goes only where `runs_days`
+says so, as by `atgen-ray delete run`.
 """
 
 import logging

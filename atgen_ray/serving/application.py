@@ -153,7 +153,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(label_routes(journal, service.storage))
     app.include_router(people_routes(journal))
     app.include_router(deletion_routes(journal, service.storage))
-    app.include_router(config_routes(service, control))
+    app.include_router(config_routes(service, control, journal))
     app.include_router(report_routes(control))
     app.include_router(model_routes(service, directory, model, selector, budget))
     app.include_router(asset_routes())

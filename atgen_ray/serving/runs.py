@@ -66,12 +66,13 @@ from atgen_ray.store.exports import REPORT, note_export
 from atgen_ray.store.changes import audited
 from atgen_ray.store.channel import CHANNEL
 from atgen_ray.store.housekeeping import remove_run, set_archived, set_served, set_title
-from atgen_ray.store.journal import INTERRUPTED, Event, Journal
+from atgen_ray.store.journal import INTERRUPTED, UNDER_WAY, Event, Journal
 
 OVER = ("finished", "stopped", "failed")
 POLL_SECONDS = 0.5
 ROOM_SECONDS = 10.0  # how long a plan waits for free resources of the cluster
 CLIENT_GONE = 499  # the status that proxies log for a caller that left
+EVENTS = 200  # of a stream, that are read at once
 QUIET_SECONDS = 15.0  # after which a silent stream sends a comment
 
 
@@ -140,6 +141,7 @@ class RunManager:
         start_ray()
         driven = self._journal.has_live_controller(config.name)
         if not driven:
+            self._check_room(config.name)
             raise_problems(find_problems(config, cluster=True) + find_cluster_problems(config))
         try:
             config = enter_run(config, self._journal, caller.name if caller else None)
@@ -338,11 +340,14 @@ class RunManager:
             ):
                 return
             status, events = await run_in_threadpool(self._look, name, after)
+            # A page of them: a run may have many, and whoever reads slowly holds what is here.
             for event in events:
                 after = event.sequence
                 sent = time.monotonic()
                 told = asdict(event) | ({"payload": {}} if bare else {})
                 yield f"id: {after}\nevent: {event.kind}\ndata: {encode_json(told)}\n\n"
+            if len(events) == EVENTS:
+                continue
             if status in (*OVER, INTERRUPTED) and not await run_in_threadpool(self._goes_on, name):
                 yield f"event: end\ndata: {encode_json({'status': status})}\n\n"
                 return
@@ -368,7 +373,21 @@ class RunManager:
     def _look(self, name: str, after: int) -> tuple[str, Sequence[Event]]:
         # The status is read before the events, so that those of an ended run are complete.
         status = self._journal.describe_status(self._journal.run(name))
-        return status, self._journal.events(name, after)
+        return status, self._journal.events(name, after, limit=EVENTS)
+
+    def _check_room(self, name: str) -> None:
+        """Raise ApiError 429 where so many runs are under way that no other may be started."""
+        under_way = [run.name for run in self._journal.totals() if run.status in UNDER_WAY]
+        if name in under_way or len(under_way) < self._service.limits.runs:
+            return
+        # Of these, some have a controller that died.
+        going = sum(map(self._journal.has_live_controller, under_way))
+        if going >= self._service.limits.runs:
+            raise ApiError(
+                429,
+                f"{going} runs are under way, expected at most {self._service.limits.runs} "
+                f"(limits.runs): wait for one of them, or stop it",
+            )
 
     def _find(self, name: str) -> Any:
         try:

@@ -15,16 +15,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
+import sqlalchemy as sa
 from fastapi.concurrency import run_in_threadpool
 from fsspec.implementations.local import LocalFileSystem
 
+from atgen_ray.config import LimitsConfig
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.data.columns import list_columns
 from atgen_ray.data.csv_layout import HEAD, tell_delimiter
 from atgen_ray.data.json_layout import parse_values, unwrap
 from atgen_ray.data.size_limits import ARRAY, check_encoding
 from atgen_ray.serving.errors import ApiError
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import open_storage
+from atgen_ray.store.tables import uploads
 
 UPLOADS = "/api/v1/uploads/"
 ENDINGS = ("csv", "tsv", "json", "jsonl", "parquet")
@@ -42,14 +46,56 @@ def upload_folder(storage: str) -> str:
     return f"{storage.rstrip('/')}/uploads"
 
 
+class UploadQuota:
+    """What may be stored in uploads, in all and by one person."""
+
+    def __init__(self, journal: Journal, storage: str, limits: LimitsConfig) -> None:
+        self._journal = journal
+        self._storage = storage
+        self._limits = limits
+
+    def check(self, by: str, more: int, name: str | None = None) -> None:
+        """Raise ApiError 507 where `more` bytes by this person do not fit any more; a file that is
+        there as `name` already takes no room.
+        """
+        fs, root = open_storage(self._storage)
+        if name is not None and fs.exists(f"{root}/uploads/{name}"):
+            return
+        total = (
+            sum(fs.du(f"{root}/uploads", total=False).values())
+            if (fs.exists(f"{root}/uploads"))
+            else 0
+        )
+        mine = sa.select(sa.func.coalesce(sa.func.sum(uploads.c.bytes), 0))
+        with self._journal.database.reading() as connection:
+            own = int(connection.execute(mine.where(uploads.c.by == by)).scalar_one())
+        for used, most, whose in (
+            (total, self._limits.stored_bytes, "of this service"),
+            (own, self._limits.person_stored_bytes, "of one person"),
+        ):
+            if used + more > most:
+                raise ApiError(
+                    507,
+                    f"the uploads {whose} have {used} of {most} bytes, which leaves no room for "
+                    f"{more} more: delete some (atgen-ray delete upload NAME)",
+                )
+
+    def enter(self, name: str, by: str, size: int) -> None:
+        """Enter who has uploaded a file; of the same file, who did first."""
+        with self._journal.database.writing() as connection:
+            now = self._journal.database.clock(connection)
+            row = {"name": name, "by": by, "bytes": size, "time": now}
+            connection.execute(self._journal.database.insert_new(uploads), row)
+
+
 async def receive_upload(
-    chunks: AsyncIterator[bytes], name: str, storage: str, limit: int
+    chunks: AsyncIterator[bytes], name: str, storage: str, limit: int, quota: UploadQuota, by: str
 ) -> tuple[str, list[str]]:
-    """Write the chunks to a file of the storage; return its location and the columns of its first
-    row. The same content under the same name is the same file.
+    """Write the chunks, sent by the person `by`, to a file of the storage; return its location and
+    the columns of its first row. The same content under the same name is the same file.
 
     Raises:
-        ApiError: 413, the file has more than `limit` bytes.
+        ApiError: 413, the file has more than `limit` bytes; 507, there is no room for it.
         UserError: the ending is unknown, or the content is of another format.
     """
     stem, _, ending = name.lower().rpartition(".")
@@ -59,6 +105,7 @@ async def receive_upload(
             f".jsonl or .parquet"
             f"{nearest(ending, ENDINGS)}"
         )
+    await run_in_threadpool(quota.check, by, 1)  # before anything is read
     # The file is checked in a temporary folder: the storage never holds one that is no table.
     digest = sha256()
     size = 0
@@ -74,6 +121,8 @@ async def receive_upload(
         columns = await run_in_threadpool(read_columns, path, name)
         words = "-".join(re.findall(r"[a-z0-9]+", stem))[:STEM] or "data"
         kept = f"{words}-{digest.hexdigest()[:10]}.{ending}"
+        await run_in_threadpool(quota.check, by, size, kept)
+        await run_in_threadpool(quota.enter, kept, by, size)
         return await run_in_threadpool(_publish, path, storage, kept), columns
 
 

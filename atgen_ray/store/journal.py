@@ -450,14 +450,16 @@ class Journal:
             last = sa.select(sa.func.max(events.c.sequence)).where(events.c.run == run)
             return connection.execute(last).scalar_one() or 0
 
-    def events(self, run: str, after: int = 0, kind: str | None = None) -> list[Event]:
+    def events(
+        self, run: str, after: int = 0, kind: str | None = None, limit: int | None = None
+    ) -> list[Event]:
         """Return the run's events with a sequence number above `after`, in order; with `kind` only
-        those of that kind.
+        those of that kind, with `limit` so many at most.
         """
         matching = (events.c.run == run) & (events.c.sequence > after)
         if kind is not None:
             matching &= events.c.kind == kind
-        query = sa.select(events).where(matching).order_by(events.c.sequence)
+        query = sa.select(events).where(matching).order_by(events.c.sequence).limit(limit)
         with self.database.reading() as connection:
             rows = connection.execute(query)
             return [Event(**row) for row in rows.mappings()]

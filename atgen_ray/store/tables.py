@@ -508,3 +508,13 @@ deletions = sa.Table(
     sa.Column("finished", sa.Double),  # null: it was cut short, the same command finishes it
     sa.Column("certificate", sa.JSON, nullable=False),
 )
+
+# Uploaded files, each with who sent it first.
+uploads = sa.Table(
+    "uploads",
+    TABLES,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("time", sa.Double, nullable=False),
+)

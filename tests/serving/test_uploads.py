@@ -5,24 +5,34 @@ reason.
 import asyncio
 import io
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from atgen_ray.config import LimitsConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.serving.errors import ApiError
-from atgen_ray.serving.uploads import receive_upload
+from atgen_ray.serving.uploads import UploadQuota, receive_upload
+from atgen_ray.store.journal import Journal
 
 
-def receive(name: str, content: bytes, storage: str, limit: int = 10_000) -> tuple[str, list[str]]:
+def receive(
+    name: str, content: bytes, storage: str, limit: int = 10_000, by: str = "ann", **limits: int
+) -> tuple[str, list[str]]:
     async def chunks() -> AsyncIterator[bytes]:
         for start in range(0, len(content), 7):
             yield content[start : start + 7]
 
-    return asyncio.run(receive_upload(chunks(), name, storage, limit))
+    with TemporaryDirectory() as folder:
+        where = folder if "://" in storage else f"{storage}-journal"
+        with closing(Journal(f"sqlite:///{where}/atgen.db")) as journal:
+            quota = UploadQuota(journal, storage, LimitsConfig(**limits))
+            return asyncio.run(receive_upload(chunks(), name, storage, limit, quota, by))
 
 
 def parquet() -> bytes:
@@ -119,3 +129,19 @@ def test_what_is_no_data_is_refused_with_the_reason(
     assert told in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_uploads_have_room_in_all_and_for_each_person(tmp_path: Path) -> None:
+    def give(by: str, letter: bytes) -> None:
+        content = b'{"a": "' + letter * 100 + b'"}\n'
+        receive("x.jsonl", content, str(tmp_path), by=by, stored_bytes=300, person_stored_bytes=150)
+
+    give("ann", b"a")
+    give("ann", b"a")  # the same file again takes no room, and is not counted twice
+    with pytest.raises(ApiError, match="the uploads of one person have 110 of 150 bytes") as fault:
+        give("ann", b"b")
+    assert fault.value.status == 507
+    give("bob", b"c")
+    with pytest.raises(ApiError, match="the uploads of this service have 220 of 300 bytes"):
+        give("eve", b"d")
+    assert len(list((tmp_path / "uploads").iterdir())) == 2

@@ -20,6 +20,7 @@ REFUSALS = re.compile(
     r"(can(?:no|['’])?t|unable|not able|won['’]t|help|assist|comply|provide|answer|fulfil)",
     re.IGNORECASE,
 )
+MATCH_SECONDS = 1.0  # of a regular expression on one label
 Check = Callable[[str, str], str | None]
 
 
@@ -72,9 +73,21 @@ def find_fault(text: str, label: str, finish: str, checks: ChecksConfig) -> str 
         return f"it has {len(label)} characters, expected at most {checks.max_chars}"
     if checks.refusals and REFUSALS.match(label):
         return "it is a refusal"
-    if checks.regex is not None and not re.fullmatch(checks.regex, label, re.DOTALL):
-        return f"it does not match {checks.regex!r}"
+    if checks.regex is not None and (fault := _match(checks.regex, label)):
+        return fault
     return find_custom(checks.custom)(text, label) if checks.custom else None
+
+
+def _match(pattern: str, label: str) -> str | None:
+    """Return why the whole label does not match; a pattern that is looked for too long does not."""
+    import regex
+
+    try:
+        if regex.fullmatch(pattern, label, regex.DOTALL, timeout=MATCH_SECONDS):
+            return None
+    except TimeoutError:
+        return f"checks.regex {pattern!r} takes more than {MATCH_SECONDS:g} s on it"
+    return f"it does not match {pattern!r}"
 
 
 def find_custom(name: str) -> Check:

@@ -31,7 +31,11 @@ class ChecksConfig(Section):
     max_chars: PositiveInt | None = Field(
         None, description="Longest label in characters; null: any"
     )
-    regex: str | None = Field(None, description="Regular expression that the whole label matches")
+    regex: str | None = Field(
+        None,
+        max_length=1000,
+        description="Regular expression that the whole label matches, within a second",
+    )
     refusals: bool = Field(True, description="Turn away answers such as `I cannot help with that`")
     custom: str | None = Field(
         None,
@@ -42,10 +46,15 @@ class ChecksConfig(Section):
     @field_validator("regex")
     @classmethod
     def _is_pattern(cls, pattern: str | None) -> str | None:
+        import regex
+
         try:
             re.compile(pattern or "")
-        except re.error as error:
-            raise ValueError(f"is {pattern!r}, which is no regular expression: {error}") from None
+            regex.compile(pattern or "")
+        except (re.error, regex.error, RecursionError, OverflowError) as error:
+            raise ValueError(
+                f"is {str(pattern)[:200]!r}, which is no regular expression: {error}"
+            ) from None
         return pattern
 
     @field_validator("custom")

@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 import pyarrow.compute as pc
+import sqlalchemy as sa
 
 from atgen_ray.annotation.disclosure import list_remote
 from atgen_ray.annotation.providers.base import ProviderError
@@ -18,6 +19,7 @@ from atgen_ray.runs.deletion.search import SPLITS
 from atgen_ray.store.housekeeping import count_rows, remove_run
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder, open_storage
+from atgen_ray.store.tables import uploads
 
 UPLOADS = "uploads"
 
@@ -90,6 +92,8 @@ def delete_upload(journal: Journal, storage: str, name: str, out: Certificate) -
     if not out.dry_run:
         for each in files:
             fs.rm_file(each)
+        with journal.database.writing() as connection:
+            connection.execute(sa.delete(uploads).where(uploads.c.name == name))
     for record in journal.runs():
         if any(text.endswith(f"{UPLOADS}/{name}") for text in list_strings(record.config)):
             out.add(

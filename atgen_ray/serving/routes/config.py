@@ -5,7 +5,8 @@ upload files for it.
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
-from pydantic import BaseModel, Field, JsonValue
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, Field
 
 from atgen_ray.config import ServiceConfig
 from atgen_ray.core.errors import UserError
@@ -14,11 +15,11 @@ from atgen_ray.core.schema import merge_trees
 from atgen_ray.core.strict_yaml import dump_yaml, parse_yaml
 from atgen_ray.serving.previews import Previews
 from atgen_ray.serving.runs import RunManager
-from atgen_ray.serving.schemas.body import Body
+from atgen_ray.serving.schemas.body import Body, Tree
+from atgen_ray.serving.security.concurrency import ConcurrencyLimit
 from atgen_ray.serving.security.roles import allow
-from atgen_ray.serving.uploads import BINARY, UPLOADS, receive_upload
-
-Tree = dict[str, JsonValue]
+from atgen_ray.serving.uploads import BINARY, UPLOADS, UploadQuota, receive_upload
+from atgen_ray.store.journal import Journal
 
 
 class ConfigDraftBody(Body):
@@ -92,12 +93,14 @@ class UploadBody(BaseModel):
     columns: list[str] = Field(description="Of the first row; dots reach into nested ones")
 
 
-def config_routes(service: ServiceConfig, control: RunManager) -> APIRouter:
-    """Return the routes of configurations and uploads, for admins and the scope
-    `runs`.
-    """
+def config_routes(service: ServiceConfig, control: RunManager, journal: Journal) -> APIRouter:
+    """Return the routes of configurations and uploads, for admins and the scope `runs`."""
     router = APIRouter(tags=["configs"], dependencies=[allow("admin", scope="runs")])
     previews = Previews(service)
+    quota = UploadQuota(journal, service.storage, service.limits)
+    # These belong to the event loop, in which all of their routes begin.
+    uploading = ConcurrencyLimit("uploads", service.limits.uploads)
+    planning = ConcurrencyLimit("plans and previews", service.limits.plans)
 
     @router.post("/api/v1/configs/check")
     def check_config(draft: ConfigDraftBody) -> CheckedBody:
@@ -116,11 +119,16 @@ def config_routes(service: ServiceConfig, control: RunManager) -> APIRouter:
         )
 
     @router.post("/api/v1/configs/preview")
-    def preview_config(draft: ConfigDraftBody) -> PreviewBody:
+    async def preview_config(draft: ConfigDraftBody) -> PreviewBody:
         """Return the first rows of data.pool with the columns that look like input and answer, and
         the first prompts; `config` need not be complete.
         """
-        return PreviewBody(**previews.show(merge_trees(read_more(draft.more), draft.config)))
+
+        def show() -> dict[str, Any]:
+            return previews.show(merge_trees(read_more(draft.more), draft.config))
+
+        with planning.take():
+            return PreviewBody(**await run_in_threadpool(show))
 
     @router.post("/api/v1/configs/yaml")
     def write_config(draft: ConfigDraftBody) -> YamlBody:
@@ -135,9 +143,9 @@ def config_routes(service: ServiceConfig, control: RunManager) -> APIRouter:
         """Estimate rows, labels, dollars, tokens and device minutes of a run; contact no
         provider.
         """
-        return await control.plan(
-            merge_trees(read_more(draft.more), draft.config), request.is_disconnected
-        )
+        with planning.take():
+            tree = merge_trees(read_more(draft.more), draft.config)
+            return await control.plan(tree, request.is_disconnected)
 
     @router.put(UPLOADS + "{file}", status_code=201, openapi_extra={"requestBody": BINARY})
     async def upload_file(
@@ -147,7 +155,11 @@ def config_routes(service: ServiceConfig, control: RunManager) -> APIRouter:
         itself.
         """
         limit = service.limits.upload_bytes
-        location, columns = await receive_upload(request.stream(), file, service.storage, limit)
+        by = request.state.caller.name
+        with uploading.take():
+            location, columns = await receive_upload(
+                request.stream(), file, service.storage, limit, quota, by
+            )
         return UploadBody(location=location, columns=columns)
 
     return router

@@ -1,10 +1,16 @@
 """Response of server-sent events whose source is closed as soon as the client leaves."""
 
+import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
+
+STALLED_SECONDS = 60.0  # for which a reader may take nothing
+
+logger = logging.getLogger(__name__)
 
 
 def _nothing() -> None:
@@ -26,8 +32,15 @@ class EventStream(StreamingResponse):
         self._on_close = on_close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def hurried(message: Message) -> None:
+            async with asyncio.timeout(STALLED_SECONDS):
+                await send(message)
+
         try:
             async with aclosing(self._events):
-                await super().__call__(scope, receive, send)
+                await super().__call__(scope, receive, hurried)
+        except* TimeoutError:
+            # Who asks for a stream and never reads it holds no connection and no slot for ever.
+            logger.info("a stream was ended: its reader took nothing for %g s", STALLED_SECONDS)
         finally:
             self._on_close()

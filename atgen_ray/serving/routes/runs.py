@@ -5,7 +5,7 @@ export.
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, Field
 
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.serving.auditing import note
@@ -13,8 +13,8 @@ from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.openapi import describe_files, describe_text
 from atgen_ray.serving.routes.event_stream import EventStream
 from atgen_ray.serving.runs import RunManager
-from atgen_ray.serving.schemas.body import Body
 from atgen_ray.serving.security.callers import Caller
+from atgen_ray.serving.schemas.body import Body, Tree
 from atgen_ray.serving.security.roles import allow
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$", description="Name of the run")]
@@ -97,7 +97,7 @@ def run_routes(control: RunManager) -> APIRouter:
     leader = [allow("admin", scope="runs")]
 
     @router.post("", status_code=202, dependencies=leader)
-    def start_run(request: Request, config: dict[str, JsonValue]) -> StartedBody:
+    def start_run(request: Request, config: Tree) -> StartedBody:
         """Start the run that a configuration describes (the keys of its YAML file). The same
         configuration again resumes the run.
         """

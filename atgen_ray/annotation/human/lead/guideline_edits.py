@@ -27,6 +27,7 @@ from atgen_ray.store.tables import assignments, remarks, tasks
 
 LONGEST = 50_000  # characters of guidelines
 MOST = 10_000  # tasks that are sent back in one action
+MOST_REMARKS = 20  # of a person about one example
 
 
 def edit_guidelines(
@@ -50,6 +51,9 @@ def edit_guidelines(
 def remark(journal: Journal, run: str, example_id: str, by: str, text: str) -> int:
     """Keep what a person says about an example; return the id of the remark. The same remark twice
     is one.
+
+    Raises:
+        TaskConflictError: the person has made `MOST_REMARKS` about the example already.
     """
     store = open_task_store(journal, run)
     with journal.run_transaction(run) as connection:
@@ -57,9 +61,14 @@ def remark(journal: Journal, run: str, example_id: str, by: str, text: str) -> i
         now = journal.database.clock(connection)
         mine = (remarks.c.run == run) & (remarks.c.example_id == example_id)
         own = sa.select(remarks.c.id, remarks.c.text).where(mine & (remarks.c.annotator == by))
-        for row in connection.execute(own):
+        earlier = connection.execute(own).all()
+        for row in earlier:
             if row.text == text:
                 return int(row.id)
+        if len(earlier) >= MOST_REMARKS:
+            raise TaskConflictError(
+                f"you have made {MOST_REMARKS} remarks about task '{example_id}', which are enough"
+            )
         values = {"run": run, "example_id": example_id, "annotator": by, "text": text, "time": now}
         entered = sa.insert(remarks).values(values).returning(remarks.c.id)
         return int(connection.execute(entered).scalar_one())

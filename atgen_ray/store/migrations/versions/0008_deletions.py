@@ -1,4 +1,4 @@
-"""What was deleted on request, and what left the house before."""
+"""What was deleted on request, what left the house before, and who uploaded what."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -30,4 +30,11 @@ def upgrade() -> None:
         sa.Column("begun", sa.Double(), nullable=False),
         sa.Column("finished", sa.Double(), nullable=True),
         sa.Column("certificate", sa.JSON(), nullable=False),
+    )
+    op.create_table(
+        "uploads",
+        sa.Column("name", sa.String(), primary_key=True),
+        sa.Column("by", sa.String(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("time", sa.Double(), nullable=False),
     )
