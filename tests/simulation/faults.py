@@ -33,7 +33,9 @@ class Plan:
         }
         weights["edge"] = 4.0 * (5 if favourite == "edge" else 1)
         rate = chance.choice([0.001, 0.003, 0.006, 0.015, 0.05])
-        focus = chance.choice([None, None, "request", "answered", "database commit", "rename"])
+        focus = chance.choice(
+            [None, None, "request", "answered", "database commit", "rename", "worker"]
+        )
         return cls(chance, left, rate, weights, focus)
 
     @classmethod

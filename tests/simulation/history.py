@@ -149,7 +149,9 @@ class _Stage:
             edges.enter_context(simulated_database(world, self._committed))
             edges.enter_context(simulated_disk(world, str(self._folder), self._renamed))
             edges.enter_context(simulated_provider(self.server))
-            edges.enter_context(patch.object(ProcessIdentity, "is_dead", lambda who: self._is_dead(who)))
+            edges.enter_context(
+                patch.object(ProcessIdentity, "is_dead", lambda who: self._is_dead(who))
+            )
             edges.enter_context(patch.object(RunFolder, "fenced", self._watch_fences()))
             yield
 
@@ -180,7 +182,11 @@ class _Stage:
         they make aside, or as unfinished work, has no name.
         """
         epochs = "|".join(str(each.epoch) for each in self._commands if each.process.was_paused)
-        own = re.compile(rf"(\.steps/|rounds/\d+/training-)({epochs})-[0-9a-f]{{8}}[./]") if epochs else None
+        own = (
+            re.compile(rf"(\.steps/|rounds/\d+/training-)({epochs})-[0-9a-f]{{8}}[./]")
+            if epochs
+            else None
+        )
         return own is not None and all(own.match(rel) for rel in leftover.paths)
 
     def _operate(self) -> None:
