@@ -60,7 +60,7 @@ class History:
         return None if self.failure is None else self.failure.partition(":")[0]
 
 
-_templates: dict[str, Path] = {}
+_tables: list[bytes] = []  # a database with no rows
 _golden: dict[str, dict[str, Any]] = {}
 
 
@@ -108,11 +108,11 @@ def _folder() -> Iterator[Path]:
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     path = Path(tempfile.mkdtemp(prefix="atgen-sim-", dir=memory))
     try:
-        if "tables" not in _templates:
+        if not _tables:
             Journal(f"sqlite:///{path}/empty.db").close()
-            _templates["tables"] = Path(path, "empty.db").read_bytes()  # type: ignore[assignment]
+            _tables.append(Path(path, "empty.db").read_bytes())
             Path(path, "empty.db").unlink()
-        (path / "atgen.db").write_bytes(_templates["tables"])  # type: ignore[arg-type]
+        (path / "atgen.db").write_bytes(_tables[0])
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)

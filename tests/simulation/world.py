@@ -82,6 +82,7 @@ class World(Machine):
         self._number = 0
         self._dying: list[Thread] = []
         self._still = 0
+        self._waiting: dict[int, list[tuple[Thread, int]]] = {}
 
     # Time and threads, as the product asks for them.
 
@@ -228,11 +229,6 @@ class World(Machine):
         for thread, turn in self._waiting.pop(id(thing), ()):
             if thread.turn == turn:
                 self._schedule(thread, 0.0, turn)
-
-    @property
-    def _waiting(self) -> dict[int, list[tuple[Thread, int]]]:
-        found: dict[int, list[tuple[Thread, int]]] = self.__dict__.setdefault("waiters", {})
-        return found
 
     def _here(self) -> Thread:
         assert self.current is not None, "only a simulated process waits"
