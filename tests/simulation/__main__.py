@@ -162,7 +162,7 @@ def find(planted: Planted, most: int = MOST) -> tuple[int, History | None]:
         play(0, scenario)  # which plays the undisturbed history, without the bug
     with planted.plant():
         for seed in range(most):
-            history = play(seed, scenarios[seed % len(scenarios)])
+            history = play(seed, scenarios[seed % len(scenarios)], focus=planted.focus)
             if history.invariant in planted.breaks:
                 return seed + 1, history
     return most, None

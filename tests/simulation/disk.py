@@ -39,7 +39,7 @@ def simulated_disk(world: World, root: str, renamed: Callable[[str], None]) -> I
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), here)
         if fault == "rename-lost":
             raise OSError(errno.EIO, os.strerror(errno.EIO), here)
-        world.edge("renamed")
+        world.edge("renamed", detail=_show(os.fspath(target), root))
 
     def fsync(descriptor: int) -> None:
         size = os.fstat(descriptor).st_size

@@ -64,9 +64,11 @@ _tables: list[bytes] = []  # a database with no rows
 _golden: dict[str, dict[str, Any]] = {}
 
 
-def play(seed: int, scenario: Scenario | None = None, quiet: bool = False) -> History:
+def play(
+    seed: int, scenario: Scenario | None = None, quiet: bool = False, focus: str | None = None
+) -> History:
     """Play the history of `seed`, and compare how it ends with the undisturbed one; `quiet`:
-    without faults.
+    without faults; `focus`: with faults at edges that have these words.
     """
     scenario = scenario or SCENARIOS[seed % len(SCENARIOS)]
     if not quiet and scenario.same and scenario.name not in _golden:
@@ -74,7 +76,7 @@ def play(seed: int, scenario: Scenario | None = None, quiet: bool = False) -> Hi
         if undisturbed.failure is not None:
             return undisturbed
         _golden[scenario.name] = undisturbed.result
-    plan = Plan.without() if quiet else Plan.draw_up(str(seed))
+    plan = Plan.without() if quiet else Plan.draw_up(str(seed), focus)
     history = History(seed, scenario.name)
     with _folder() as folder:
         stage = _Stage(seed, scenario, plan, folder)

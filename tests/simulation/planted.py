@@ -33,6 +33,7 @@ class Planted:
     breaks: frozenset[str]
     plant: Callable[[], AbstractContextManager[None]]
     scenarios: tuple[str, ...]  # where it can show
+    focus: str | None = None  # words of the edges where it can show
 
 
 @contextmanager
@@ -153,6 +154,7 @@ PLANTED = (
         frozenset({"journalled", "named", "same-result", "scored"}),
         write_first,
         ("chat", "chat-active"),
+        "worker trains",
     ),
     Planted(
         "work of a dead controller stays when its step is taken over",
@@ -160,6 +162,7 @@ PLANTED = (
         frozenset({"doctor"}),
         leave_work,
         ("chat", "chat-active"),
+        "001-training.json",
     ),
     Planted(
         "a paid batch is given up that was not found for a moment",
@@ -174,6 +177,7 @@ PLANTED = (
         frozenset({"doctor"}),
         pass_by,
         ("chat", "chat-active"),
+        "rounds/001/adapter",
     ),
     Planted(
         "half a receipt stays",
@@ -181,6 +185,7 @@ PLANTED = (
         frozenset({"doctor"}),
         keep_halves,
         ("chat", "chat-active"),
+        "001-training.json",
     ),
     Planted(
         "a request is sent twice after a lost reply",
@@ -188,6 +193,7 @@ PLANTED = (
         frozenset({"paid-once"}),
         trust_lists,
         ("chat", "chat-active", "batch", "batch-spread"),
+        "answered POST",
     ),
     Planted(
         "held money is never released",

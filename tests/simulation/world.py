@@ -176,7 +176,7 @@ class World(Machine):
         if self.current is None or self._still:
             return None
         process = self.current.process
-        fault = self.plan.draw(name, can, process.mortal)
+        fault = self.plan.draw(name, detail, can, process.mortal)
         self.note(f"{name}{f' {detail}' if detail else ''}{f'  !! {fault}' if fault else ''}")
         if fault == "kill":
             self.kill(process)
