@@ -38,7 +38,9 @@ class Planted:
 
 @contextmanager
 def write_first() -> Iterator[None]:
-    """`_commit` gave the outputs their names and met the lease afterwards."""
+    """`_commit` gave the outputs their names and met the lease afterwards, and the storage was not
+    fenced.
+    """
 
     def commit(
         self: Controller, round: int, step: str, output: Any, make: Any, work: Any = None
@@ -63,6 +65,7 @@ def write_first() -> Iterator[None]:
 
     with (
         patch.object(Controller, "_commit", commit),
+        patch.object(RunFolder, "fenced", lambda self, area, check: copy(self)),
         patch.object(Invariants, "names_come_first", True),
     ):
         yield

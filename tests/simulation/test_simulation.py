@@ -1,4 +1,4 @@
-"""The simulated world of faults: seeds that pass, seeds that once failed, and bugs that it finds."""
+"""The simulated world of faults: seeds that pass, and bugs that it finds."""
 
 import json
 import os
@@ -16,17 +16,16 @@ from .scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
 SEEDS = range(1000, 1300)
-# Seeds that found something in the product, or in the simulation itself.
-REGRESSIONS = {
-    5: "the work of a step stayed, as its controller was paused between event and removal",
-    13: "the same, with a full disk and a kill",
-    25: "half a receipt stayed in .steps/.staging",
-    142: "a controller that fences late does no harm to a later one",
-    171: "a staging folder stayed whose move NFS did not answer",
-    185: "a run all of whose answers were lost ends with one line",
-}
 # Seeds that find the planted bugs, as `python -m tests.simulation --planted` does.
-FINDS: dict[str, int] = {}
+FINDS = {
+    "write first, meet the lease afterwards": 0,
+    "work of a dead controller stays when its step is taken over": 5,
+    "a paid batch is given up that was not found for a moment": 5,
+    "work stays whose controller died right after the event": 2,
+    "half a receipt stays": 8,
+    "a request is sent twice after a lost reply": 1,
+    "held money is never released": 9,
+}
 
 
 def test_invariants_hold_in_three_hundred_histories() -> None:
@@ -41,11 +40,6 @@ def test_invariants_hold_in_three_hundred_histories() -> None:
     assert {"commit-fails", "commit-unanswered", "reply-lost", "rename-lost"} <= faults.keys()
     assert checks.keys() <= INVARIANTS.keys()
     assert min(checks[name] for name in ("lease", "paid-once", "journalled", "named")) > 1000
-
-
-@pytest.mark.parametrize("seed", REGRESSIONS)
-def test_seeds_that_once_failed(seed: int) -> None:
-    assert play(seed).failure is None
 
 
 def test_an_undisturbed_history_of_each_scenario_ends_at_its_first_start() -> None:
