@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .history import History, play
+from .history import History, describe, play, play_chunk
 from .planted import PLANTED, Planted
 from .scenarios import SCENARIOS
 
@@ -55,20 +55,6 @@ def main() -> int:
         return history.failure is not None
     first, _, last = arguments.seeds.partition("-")
     return play_many(range(int(first), int(last or first) + 1), arguments)
-
-
-def describe(history: History) -> str:
-    """Return a history in one line, and how to play it again if it failed."""
-    faults = (
-        ", ".join(f"{count} {name}" for name, count in sorted(history.faults.items())) or "none"
-    )
-    line = (
-        f"seed {history.seed} ({history.scenario}): {history.events} events, {history.starts} "
-        f"starts, faults: {faults}"
-    )
-    if history.failure is None:
-        return line
-    return f"{line}\n  BROKEN {history.failure}\n  python -m tests.simulation --seed {history.seed} --trace"
 
 
 def play_many(seeds: range, arguments: Any) -> int:
@@ -114,27 +100,6 @@ def _in_turn(
         yield future.result()
 
 
-def play_chunk(seeds: list[int]) -> list[dict[str, Any]]:
-    """Play seeds in this process."""
-    logging.disable(logging.CRITICAL)
-    rows = []
-    for seed in seeds:
-        history = play(seed)
-        rows.append(
-            {
-                "seed": seed,
-                "scenario": history.scenario,
-                "events": history.events,
-                "starts": history.starts,
-                "faults": history.faults,
-                "checks": history.checks,
-                "failure": history.failure,
-                "said": describe(history),
-            }
-        )
-    return rows
-
-
 def _sum_up(rows: list[dict[str, Any]]) -> str:
     faults: Counter[str] = Counter()
     for row in rows:
@@ -164,8 +129,11 @@ def find(planted: Planted, most: int = MOST) -> tuple[int, History | None]:
         for seed in range(most):
             history = play(seed, scenarios[seed % len(scenarios)], focus=planted.focus)
             if history.invariant in planted.breaks:
-                return seed + 1, history
-    return most, None
+                found = history
+                break
+        else:
+            return most, None
+    return found.seed + 1, found
 
 
 def show_planted(planted: Planted) -> bool:

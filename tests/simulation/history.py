@@ -1,5 +1,6 @@
 """One history: a run under faults, whose command is given again and again until the run has ended."""
 
+import logging
 import re
 import shutil
 import tempfile
@@ -99,6 +100,41 @@ def play(
     return history
 
 
+def describe(history: History) -> str:
+    """Return a history in one line, and how to play it again if it failed."""
+    faults = (
+        ", ".join(f"{count} {name}" for name, count in sorted(history.faults.items())) or "none"
+    )
+    line = (
+        f"seed {history.seed} ({history.scenario}): {history.events} events, {history.starts} "
+        f"starts, faults: {faults}"
+    )
+    if history.failure is None:
+        return line
+    return f"{line}\n  BROKEN {history.failure}\n  python -m tests.simulation --seed {history.seed} --trace"
+
+
+def play_chunk(seeds: list[int]) -> list[dict[str, Any]]:
+    """Play seeds in this process."""
+    logging.disable(logging.CRITICAL)
+    rows = []
+    for seed in seeds:
+        history = play(seed)
+        rows.append(
+            {
+                "seed": seed,
+                "scenario": history.scenario,
+                "events": history.events,
+                "starts": history.starts,
+                "faults": history.faults,
+                "checks": history.checks,
+                "failure": history.failure,
+                "said": describe(history),
+            }
+        )
+    return rows
+
+
 def _compare(found: dict[str, Any], expected: dict[str, Any]) -> None:
     for name, value in expected.items():
         require("same-result", found[name] == value, f"{name}: {found[name]}, not {value}")
@@ -136,6 +172,7 @@ class _Stage:
         database = f"{folder}/atgen.db"
         self.invariants = Invariants(scenario, self.config, database, self.server, root)
         self.server.changed = self.invariants.check_money
+        self.server.holds = self._holds
         self._finished = False
         self._commands: list[_Command] = []
         self._broken: Exception | None = None
@@ -221,6 +258,9 @@ class _Stage:
             self.invariants.people.append(person)
             self.world.spawn(person.process, self._guard, person.work)
         self._closed_at_end.append(journal)
+
+    def _holds(self, process: Process) -> bool:
+        return self.invariants.rows("SELECT owner FROM controllers") == [(process.owner,)]
 
     def _has_open_tasks(self) -> bool:
         return bool(self.invariants.rows("SELECT 1 FROM tasks WHERE state = 'open' LIMIT 1"))
