@@ -115,10 +115,11 @@ docs: $(VENV)/.docs
 	$(BIN)/zensical build --strict --clean --config-file build/zensical.toml
 	$(BIN)/python docs/site/check.py build/site
 
-# What takes too long for every change: a hundred kills and more, two hundred clients for ten minutes, the small suite
-# of benchmarks, and all tests with workers that are started as a user's are, not forked.
+# What takes too long for every change: a hundred kills and more, ten thousand simulated runs, two hundred clients for ten
+# minutes, the small suite of benchmarks, and all tests with workers that are started as a user's are, not forked.
 nightly: $(VENV)/.demo $(VENV)/.dev postgres smoke
 	ATGEN_TESTS_FORKS=off $(MAKE) test
+	$(BIN)/python -m tests.simulation --seeds 0-9999 --hours 8
 	$(BIN)/python benchmarks/chaos.py
 	$(BIN)/python benchmarks/load.py
 

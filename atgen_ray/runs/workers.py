@@ -24,8 +24,8 @@ from atgen_ray.training import TrainingResult, train_adapter
 
 @dataclass(frozen=True)
 class Workers:
-    """What Ray's workers do for a controller, and what it reads of models itself; each field has the
-    signature of its default.
+    """What Ray's workers do for a controller, and what it reads of models itself; each field has
+    the signature of its default.
     """
 
     survey: Callable[..., dict[str, dict[str, str]]] = survey

@@ -39,6 +39,7 @@ SECONDS: dict[str, float] = {
     "tests/web/test_desk.py": 60,
     "tests/web/test_people_pages.py": 85,
     "tests/chaos/test_node_deaths.py": 100,
+    "tests/simulation/test_simulation.py": 110,
     "tests/cluster/test_nodes_apart.py": 150,
     "tests/cluster/test_two_cores.py": 130,
     "tests/cluster/test_by_hand.py": 145,

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from .world import Killed, World
@@ -38,7 +39,7 @@ def simulated_disk(world: World, root: str, renamed: Callable[[str], None]) -> I
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), here)
         if fault == "rename-lost":
             raise OSError(errno.EIO, os.strerror(errno.EIO), here)
-        world.edge("renamed")
+        world.edge("renamed", detail=_show(os.fspath(target), root))
 
     def fsync(descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
@@ -46,8 +47,8 @@ def simulated_disk(world: World, root: str, renamed: Callable[[str], None]) -> I
         if fault == "disk-full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if fault == "write-half":  # and the machine goes down
-            path = os.readlink(f"/proc/self/fd/{descriptor}")
-            if os.path.isfile(path):
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            if path.is_file():
                 os.truncate(path, size // 2)
             assert world.current is not None
             world.kill(world.current.process)

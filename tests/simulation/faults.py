@@ -18,12 +18,14 @@ class Plan:
     left: int
     rate: float  # of edges at which something happens
     weights: dict[str, float] = field(default_factory=dict)
-    focus: str | None = None  # the beginning of the name of the edges where most faults come
+    focus: str | None = None  # words of the edges where most faults come
     done: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def draw_up(cls, seed: str) -> "Plan":
-        """Draw how many faults a history has, and how close they come."""
+    def draw_up(cls, seed: str, focus: str | None = None) -> "Plan":
+        """Draw how many faults a history has, and how close they come; `focus` has them come at
+        edges with these words.
+        """
         chance = random.Random(f"{seed}/faults")
         left = chance.choice([1, 1, 2, 3, 4, 6, 9])
         # Some histories have faults of one kind above all others.
@@ -33,19 +35,21 @@ class Plan:
         }
         weights["edge"] = 4.0 * (5 if favourite == "edge" else 1)
         rate = chance.choice([0.001, 0.003, 0.006, 0.015, 0.05])
-        focus = chance.choice([None, None, "request", "answered", "database commit", "rename"])
-        return cls(chance, left, rate, weights, focus)
+        drawn = chance.choice(
+            [None, None, "request", "answered", "database commit", "rename", "worker"]
+        )
+        return cls(chance, left, rate, weights, focus or drawn)
 
     @classmethod
     def without(cls) -> "Plan":
         """Return the plan of a history in which nothing goes wrong."""
         return cls(random.Random(0), 0, 0.0)
 
-    def draw(self, edge: str, can: tuple[str, ...], mortal: bool) -> str | None:
+    def draw(self, edge: str, detail: str, can: tuple[str, ...], mortal: bool) -> str | None:
         """Return the fault that comes at an edge, or None."""
         weight = next((each for word, each in WEIGHTS.items() if edge.startswith(word)), 1.0)
         if self.focus is not None:
-            weight *= 10.0 if edge.startswith(self.focus) else 0.2
+            weight *= 10.0 if self.focus in f"{edge} {detail}" else 0.2
         if not self.left or not (mortal or can) or self.chance.random() >= self.rate * weight:
             return None
         kinds = [*(ANYWHERE if mortal else ()), *(["edge"] if can else [])]

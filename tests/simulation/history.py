@@ -1,5 +1,6 @@
 """One history: a run under faults, whose command is given again and again until the run has ended."""
 
+import logging
 import re
 import shutil
 import tempfile
@@ -60,13 +61,15 @@ class History:
         return None if self.failure is None else self.failure.partition(":")[0]
 
 
-_templates: dict[str, Path] = {}
+_tables: list[bytes] = []  # a database with no rows
 _golden: dict[str, dict[str, Any]] = {}
 
 
-def play(seed: int, scenario: Scenario | None = None, quiet: bool = False) -> History:
+def play(
+    seed: int, scenario: Scenario | None = None, quiet: bool = False, focus: str | None = None
+) -> History:
     """Play the history of `seed`, and compare how it ends with the undisturbed one; `quiet`:
-    without faults.
+    without faults; `focus`: with faults at edges that have these words.
     """
     scenario = scenario or SCENARIOS[seed % len(SCENARIOS)]
     if not quiet and scenario.same and scenario.name not in _golden:
@@ -74,7 +77,7 @@ def play(seed: int, scenario: Scenario | None = None, quiet: bool = False) -> Hi
         if undisturbed.failure is not None:
             return undisturbed
         _golden[scenario.name] = undisturbed.result
-    plan = Plan.without() if quiet else Plan.draw_up(str(seed))
+    plan = Plan.without() if quiet else Plan.draw_up(str(seed), focus)
     history = History(seed, scenario.name)
     with _folder() as folder:
         stage = _Stage(seed, scenario, plan, folder)
@@ -97,6 +100,41 @@ def play(seed: int, scenario: Scenario | None = None, quiet: bool = False) -> Hi
     return history
 
 
+def describe(history: History) -> str:
+    """Return a history in one line, and how to play it again if it failed."""
+    faults = (
+        ", ".join(f"{count} {name}" for name, count in sorted(history.faults.items())) or "none"
+    )
+    line = (
+        f"seed {history.seed} ({history.scenario}): {history.events} events, {history.starts} "
+        f"starts, faults: {faults}"
+    )
+    if history.failure is None:
+        return line
+    return f"{line}\n  BROKEN {history.failure}\n  python -m tests.simulation --seed {history.seed} --trace"
+
+
+def play_chunk(seeds: list[int]) -> list[dict[str, Any]]:
+    """Play seeds in this process."""
+    logging.disable(logging.CRITICAL)
+    rows = []
+    for seed in seeds:
+        history = play(seed)
+        rows.append(
+            {
+                "seed": seed,
+                "scenario": history.scenario,
+                "events": history.events,
+                "starts": history.starts,
+                "faults": history.faults,
+                "checks": history.checks,
+                "failure": history.failure,
+                "said": describe(history),
+            }
+        )
+    return rows
+
+
 def _compare(found: dict[str, Any], expected: dict[str, Any]) -> None:
     for name, value in expected.items():
         require("same-result", found[name] == value, f"{name}: {found[name]}, not {value}")
@@ -108,11 +146,11 @@ def _folder() -> Iterator[Path]:
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     path = Path(tempfile.mkdtemp(prefix="atgen-sim-", dir=memory))
     try:
-        if "tables" not in _templates:
+        if not _tables:
             Journal(f"sqlite:///{path}/empty.db").close()
-            _templates["tables"] = Path(path, "empty.db").read_bytes()  # type: ignore[assignment]
+            _tables.append(Path(path, "empty.db").read_bytes())
             Path(path, "empty.db").unlink()
-        (path / "atgen.db").write_bytes(_templates["tables"])  # type: ignore[arg-type]
+        (path / "atgen.db").write_bytes(_tables[0])
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
@@ -134,6 +172,7 @@ class _Stage:
         database = f"{folder}/atgen.db"
         self.invariants = Invariants(scenario, self.config, database, self.server, root)
         self.server.changed = self.invariants.check_money
+        self.server.holds = self._holds
         self._finished = False
         self._commands: list[_Command] = []
         self._broken: Exception | None = None
@@ -219,6 +258,9 @@ class _Stage:
             self.invariants.people.append(person)
             self.world.spawn(person.process, self._guard, person.work)
         self._closed_at_end.append(journal)
+
+    def _holds(self, process: Process) -> bool:
+        return self.invariants.rows("SELECT owner FROM controllers") == [(process.owner,)]
 
     def _has_open_tasks(self) -> bool:
         return bool(self.invariants.rows("SELECT 1 FROM tasks WHERE state = 'open' LIMIT 1"))

@@ -45,7 +45,11 @@ class Server:
 
     world: World
     changed: Callable[[], None] = lambda: None
+    holds: Callable[[Process], bool] = lambda process: True  # whether it has the lease
     bills: list[Billed] = field(default_factory=list)
+    # Of requests that left a machine which was paused in the middle of the call until it had lost
+    # its lease: nobody can call them back.
+    late: list[Billed] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
     _process: Process = field(default_factory=lambda: Process("provider", mortal=False))
     _stored: list[dict[str, Any]] = field(default_factory=list)
@@ -71,6 +75,9 @@ class Server:
             return httpx2.Response(429, json=_error("rate_limit_exceeded"), headers=wait)
         if fault == "unavailable":
             return httpx2.Response(503, json=_error("overloaded"))
+        assert self.world.current is not None
+        sender = self.world.current.process
+        request.extensions["late"] = sender.was_paused and not self.holds(sender)
         done = self.world.event()
         responses: list[httpx2.Response] = []
 
@@ -98,10 +105,11 @@ class Server:
 
     def _do(self, request: httpx2.Request, path: str) -> httpx2.Response:
         method = request.method
+        late = bool(request.extensions["late"])
         parts = path.strip("/").split("/")
         if path == "/chat/completions" and method == "POST":
             self.world.sleep(self._draw(0.2, 3.0))
-            return httpx2.Response(200, json=self._complete(json.loads(request.content)))
+            return httpx2.Response(200, json=self._complete(json.loads(request.content), late))
         if path == "/chat/completions":
             query = {k: v[0] for k, v in parse_qs(request.url.query.decode()).items()}
             wanted = {k[9:-1]: v for k, v in query.items() if k.startswith("metadata[")}
@@ -124,7 +132,7 @@ class Server:
         if parts[0] == "files":
             return httpx2.Response(200, text=self._files[parts[1]])
         if path == "/batches" and method == "POST":
-            return httpx2.Response(200, json=self._create(json.loads(request.content)))
+            return httpx2.Response(200, json=self._create(json.loads(request.content), late))
         if path == "/batches":
             shown = [
                 self._show(batch)
@@ -139,9 +147,9 @@ class Server:
             return httpx2.Response(404, json=_error("no such batch"))
         return httpx2.Response(200, json=self._show(batch))
 
-    def _complete(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _complete(self, body: dict[str, Any], late: bool) -> dict[str, Any]:
         metadata = body.get("metadata") or {}
-        said = self._say(metadata.get("atgen_request", ""), body)
+        said = self._say(metadata.get("atgen_request", ""), body, late)
         if body.get("store"):
             seen = self.world.now + self._draw(0.0, HIDDEN) * self._rarely(0.3)
             self._stored.append(said | {"metadata": metadata, "seen": seen})
@@ -150,7 +158,7 @@ class Server:
     def _rarely(self, share: float) -> bool:
         return self.world.chance.random() < share
 
-    def _say(self, custom_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    def _say(self, custom_id: str, body: dict[str, Any], late: bool) -> dict[str, Any]:
         """Answer and bill."""
         system, *turns = body["messages"]
         text, finish = think(system["content"], turns, 0)
@@ -159,8 +167,10 @@ class Server:
             text, finish = text[: 4 * limit], "length"
         prompt = (len(system["content"]) + sum(len(turn["content"]) for turn in turns)) // 4
         output = min(limit, len(text) // 4 + 1)
-        number = len(self.bills)
-        self.bills.append(Billed(custom_id or f"answer-{number}", prompt, output))
+        number = len(self.bills) + len(self.late)
+        (self.late if late else self.bills).append(
+            Billed(custom_id or f"answer-{number}", prompt, output)
+        )
         self.world.note(f"bills {custom_id}")
         self.changed()
         message = {"role": "assistant", "content": text, "refusal": None}
@@ -175,7 +185,7 @@ class Server:
             "usage": {"prompt_tokens": prompt, "completion_tokens": output},
         }
 
-    def _create(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _create(self, body: dict[str, Any], late: bool) -> dict[str, Any]:
         lines = [
             json.loads(line) for line in self._files[body["input_file_id"]].splitlines() if line
         ]
@@ -183,7 +193,9 @@ class Server:
         id_ = f"batch_{len(self._batches)}"
         expires = self.world.chance.random() < 0.15  # some rows are never answered, nor billed
         answered = lines[: len(lines) - 1] if expires else lines
-        good = [self._row(line, self._say(line["custom_id"], line["body"])) for line in answered]
+        good = [
+            self._row(line, self._say(line["custom_id"], line["body"], late)) for line in answered
+        ]
         bad = [
             {"id": "r", "custom_id": line["custom_id"], "response": None}
             | {"error": {"code": "batch_expired", "message": "expired"}}

@@ -75,7 +75,7 @@ SCENARIOS = (
         "chat-blind",
         {
             "annotator": CHAT | {"recovery": "none"},
-            "stopping": {"dollars": 1.0, "dead_letters": None},
+            "stopping": {"rounds": 1, "dollars": 1.0, "dead_letters": None},
         },
         same=False,
     ),
@@ -86,19 +86,19 @@ SCENARIOS = (
     ),
     Scenario(
         "batch-tight",
-        {"annotator": BATCH, "stopping": {"dollars": 0.0018, "dead_letters": None}},
+        {"annotator": BATCH, "stopping": {"rounds": 1, "dollars": 0.0018, "dead_letters": None}},
         same=False,
     ),
     Scenario(
         "people-two",
-        {"annotator": PEOPLE | {"overlap": 2}, "stopping": {"dollars": 2.0}},
+        {"annotator": PEOPLE | {"overlap": 2}, "stopping": {"rounds": 1, "dollars": 2.0}},
         ("ann", "ben", "cyd"),
     ),
     Scenario(
         "resend",
         {
             "annotator": CHAT | {"recovery": "none", "in_doubt": "resend"},
-            "stopping": {"dollars": 1.0, "dead_letters": None},
+            "stopping": {"rounds": 1, "dollars": 1.0, "dead_letters": None},
         },
         same=False,
         once=False,

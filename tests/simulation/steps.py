@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from ray.exceptions import WorkerCrashedError
 
 from atgen_ray.config import DataConfig, PromptConfig
 from atgen_ray.core.stored import Stored
@@ -69,10 +70,14 @@ def speak(weights: str, text: str) -> str:
 def make_workers(world: World) -> Workers:
     """Return the workers of a simulated cluster."""
 
+    def do(name: str) -> None:
+        if world.edge(name, "worker-fails"):
+            raise WorkerCrashedError
+
     def open_pool(
         data: DataConfig, prompt: PromptConfig, split: Any, seed: int, *_: Any, fields: bool = False
     ) -> SplitReader:
-        world.edge("worker reads", "worker-fails")
+        do("worker reads")
         return _open(data, prompt, split, seed, fields)
 
     def build(data: DataConfig, prompt: PromptConfig, split: Any, seed: int, *_: Any) -> Split:
@@ -86,7 +91,7 @@ def make_workers(world: World) -> Workers:
         rows = [row for row in pool.to_pylist() if row["content"] not in known]
         for start in range(0, len(rows), 8):
             part = rows[start : start + 8]
-            world.edge("worker embeds", "worker-fails")
+            do("worker embeds")
             vectors = [_point(row["text"]) for row in part]
             contents = [row["content"] for row in part]
             table = pa.table({"content": contents, "embedding": vectors})
@@ -108,7 +113,7 @@ def make_workers(world: World) -> Workers:
         weights = "" if adapter is None else (adapter.local() / ADAPTER).read_text()
         rows = [row for row in examples.to_pylist() if row["id"] not in done]
         for start in range(0, len(rows), 8):
-            world.edge("worker generates", "worker-fails")
+            do("worker generates")
             made = [_speak(row, weights) for row in rows[start : start + 8]]
             table = pa.Table.from_pylist(made, schema=OUTPUT_SCHEMA)
             folder.write_table(f"{parts}/{start:04d}-{len(done)}.parquet", table)
@@ -135,11 +140,13 @@ def make_workers(world: World) -> Workers:
         for step in range(2):
             checkpoint = Path(work, f"checkpoint-{step}")
             if not (checkpoint / "state.json").exists():
-                world.edge("worker trains", "worker-fails")
+                do("worker trains")
                 checkpoint.mkdir(parents=True, exist_ok=True)
                 (checkpoint / "state.json").write_text(json.dumps({"step": step}))
             progress(step, 2)
-        (output / "adapter_config.json").write_text("{}")
+        # No two trainings give the same bytes.
+        by = world.current.process if world.current else None
+        (output / "adapter_config.json").write_text(json.dumps({"by": f"{by} at {world.now}"}))
         (output / ADAPTER).write_text(weigh(examples, seed))
         return TrainingResult([{"step": 1, "loss": 0.5}], len(examples), 10, 2)
 

@@ -82,6 +82,7 @@ class World(Machine):
         self._number = 0
         self._dying: list[Thread] = []
         self._still = 0
+        self._waiting: dict[int, list[tuple[Thread, int]]] = {}
 
     # Time and threads, as the product asks for them.
 
@@ -175,7 +176,7 @@ class World(Machine):
         if self.current is None or self._still:
             return None
         process = self.current.process
-        fault = self.plan.draw(name, can, process.mortal)
+        fault = self.plan.draw(name, detail, can, process.mortal)
         self.note(f"{name}{f' {detail}' if detail else ''}{f'  !! {fault}' if fault else ''}")
         if fault == "kill":
             self.kill(process)
@@ -228,11 +229,6 @@ class World(Machine):
         for thread, turn in self._waiting.pop(id(thing), ()):
             if thread.turn == turn:
                 self._schedule(thread, 0.0, turn)
-
-    @property
-    def _waiting(self) -> dict[int, list[tuple[Thread, int]]]:
-        found: dict[int, list[tuple[Thread, int]]] = self.__dict__.setdefault("waiters", {})
-        return found
 
     def _here(self) -> Thread:
         assert self.current is not None, "only a simulated process waits"

@@ -135,3 +135,14 @@ def test_unfinished_work_of_all_controllers_is_removed(site: Site) -> None:
     site.folder.write_text(f"{work}.json", "{}")
     outputs.remove_work(work)
     assert [rel for rel in site.folder.list_sizes() if rel.startswith(work)] == [f"{work}.json"]
+
+
+def test_half_a_receipt_is_removed(site: Site) -> None:
+    if not site.folder.is_local:
+        return  # a single object appears whole
+    site.start()
+    half = Path(site.folder.root, ".steps", ".staging", "half")
+    half.parent.mkdir(parents=True)
+    half.write_text("{")
+    site.start()
+    assert not half.exists()
