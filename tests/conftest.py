@@ -31,7 +31,7 @@ SERVED_ENGINE = {"backend": "transformers", "threads_per_worker": 1, "cpus_per_w
 os.environ.update(
     OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled"
 )
-os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+os.environ |= {"RAY_ENABLE_AUTO_CONNECT": "0", "RAY_SERVE_LOG_TO_STDERR": "0"}
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -231,7 +231,6 @@ def serve_url(ray_session: None) -> Iterator[str]:
     """
     from ray import serve
 
-    os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     yield f"http://127.0.0.1:{port}"

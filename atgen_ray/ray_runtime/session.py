@@ -117,7 +117,7 @@ def ray_session(
         "log_to_driver": log_to_driver,
     }
     if is_private():
-        with reuse_idle_workers():
+        with reuse_idle_workers(), private_api.start_needed_processes(log_to_driver):
             start_ray(address="local", include_dashboard=False, **settings)
     else:
         start_ray(address=os.environ["RAY_ADDRESS"], runtime_env=runtime_env, **settings)
