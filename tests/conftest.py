@@ -18,6 +18,7 @@ from helpers.projects import Project, end_started, make_project_in, make_tiny_mo
 from helpers.services import Service
 from helpers.suite import ends_unit
 
+from atgen_ray.ray_runtime.private_api import start_needed_processes
 from atgen_ray.ray_runtime.workers import reuse_idle_workers
 from atgen_ray.store.journal import Journal
 
@@ -84,13 +85,14 @@ def ray_session() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch, reuse_idle_workers():
         patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "120000")
-        ray.init(
-            address="local",
-            num_cpus=4,
-            include_dashboard=False,
-            logging_level="ERROR",
-            log_to_driver=False,
-        )
+        with start_needed_processes(log_monitor=False):
+            ray.init(
+                address="local",
+                num_cpus=4,
+                include_dashboard=False,
+                logging_level="ERROR",
+                log_to_driver=False,
+            )
         yield
         end_ray()
 

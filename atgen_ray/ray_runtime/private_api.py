@@ -56,7 +56,7 @@ def start_needed_processes(log_monitor: bool) -> Iterator[None]:
     They are the monitor, which is an autoscaler for one machine; the API server, which without
     dashboard only reports usage; and, unless `log_monitor`, the process that reads the logs of
     workers for a driver that does not print them. Together they take a third of the CPU time of a
-    start, 300 MB, and the wait for the API server. `ray.init` has no setting for them.
+    start, 250 MB, and the wait for the API server. `ray.init` has no setting for them.
     """
     from ray._private.node import Node
 

@@ -91,6 +91,8 @@ PACKAGES = {
         "ray.data",
         "atgen_ray.cli.app",
         "atgen_ray.runs.driver",
+        "atgen_ray.serving.application",
+        "uvicorn",
     ),
 }
 
