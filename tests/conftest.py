@@ -18,6 +18,7 @@ from helpers.projects import Project, end_started, make_project_in, make_tiny_mo
 from helpers.services import Service
 from helpers.suite import ends_unit
 
+from atgen_ray.ray_runtime.private_api import start_needed_processes
 from atgen_ray.ray_runtime.workers import reuse_idle_workers
 from atgen_ray.store.journal import Journal
 
@@ -31,7 +32,7 @@ SERVED_ENGINE = {"backend": "transformers", "threads_per_worker": 1, "cpus_per_w
 os.environ.update(
     OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled"
 )
-os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+os.environ |= {"RAY_ENABLE_AUTO_CONNECT": "0", "RAY_SERVE_LOG_TO_STDERR": "0"}
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -84,13 +85,14 @@ def ray_session() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch, reuse_idle_workers():
         patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "120000")
-        ray.init(
-            address="local",
-            num_cpus=4,
-            include_dashboard=False,
-            logging_level="ERROR",
-            log_to_driver=False,
-        )
+        with start_needed_processes(log_monitor=False):
+            ray.init(
+                address="local",
+                num_cpus=4,
+                include_dashboard=False,
+                logging_level="ERROR",
+                log_to_driver=False,
+            )
         yield
         end_ray()
 
@@ -231,7 +233,6 @@ def serve_url(ray_session: None) -> Iterator[str]:
     """
     from ray import serve
 
-    os.environ["RAY_SERVE_LOG_TO_STDERR"] = "0"
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     yield f"http://127.0.0.1:{port}"

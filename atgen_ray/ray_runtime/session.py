@@ -143,7 +143,12 @@ def ray_session(
     }
     if is_private():
         # Its processes inherit the umask.
-        with reuse_idle_workers(), private_api.stay_on_loopback(), private_files():
+        with (
+            reuse_idle_workers(),
+            private_api.start_needed_processes(log_to_driver),
+            private_api.stay_on_loopback(),
+            private_files(),
+        ):
             start_ray(
                 address="local",
                 include_dashboard=False,

@@ -62,9 +62,9 @@ from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.restrictions import check_hosts, check_location, restrict_config
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.serving.uploads import upload_folder
-from atgen_ray.store.exports import REPORT, note_export
 from atgen_ray.store.changes import audited
 from atgen_ray.store.channel import CHANNEL
+from atgen_ray.store.exports import REPORT, note_export
 from atgen_ray.store.housekeeping import remove_run, set_archived, set_served, set_title
 from atgen_ray.store.journal import INTERRUPTED, UNDER_WAY, Event, Journal
 

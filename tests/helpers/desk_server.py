@@ -7,10 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+
+from atgen_ray.store.journal import Journal
+from helpers.forks import Command
+from helpers.ports import free_port
 
 
 @dataclass
@@ -19,16 +25,19 @@ class DeskServer:
 
     storage: Path
     port: int
-    process: subprocess.Popen[bytes] | None = field(default=None)
+    process: subprocess.Popen[str] | None = field(default=None)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        command = [sys.executable, __file__, str(self.storage), str(self.port)]
-        self.process = subprocess.Popen(
-            command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        self.process = Command(
+            "helpers.desk_server",
+            str(self.storage),
+            str(self.port),
+            cwd=Path(__file__).parents[1],
+            env=os.environ,
         )
         deadline = time.monotonic() + 180  # other tests share its cores
         while time.monotonic() < deadline:
@@ -45,6 +54,26 @@ class DeskServer:
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
+
+    @contextmanager
+    def open_journal(self) -> Iterator[Journal]:
+        """The journal of the storage."""
+        journal = Journal(f"sqlite:///{self.storage}/atgen.db")
+        try:
+            yield journal
+        finally:
+            journal.close()
+
+
+@contextmanager
+def run_desk_server(storage: Path) -> Iterator[DeskServer]:
+    """A server that ends with the block."""
+    server = DeskServer(storage, free_port())
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 if __name__ == "__main__":

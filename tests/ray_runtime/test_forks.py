@@ -112,3 +112,26 @@ def test_a_command_is_a_fork_and_a_child_of_this_process(tmp_path: Path) -> None
     process = start_formatter("-")
     process.kill()
     assert process.wait(60) == -signal.SIGKILL
+
+
+def test_commands_have_imported_ray_and_draw_ids_of_their_own(tmp_path: Path) -> None:
+    """But not where another setting of Ray was to be read at its import."""
+    wait_for_servers()
+    (tmp_path / "draw.py").write_text(
+        "import sys; imported = 'ray' in sys.modules; from ray import WorkerID; "
+        "print(imported, WorkerID.from_random().hex())"
+    )
+
+    def draw(**settings: str) -> list[str]:
+        pipe = subprocess.PIPE
+        command = Command(
+            "draw", cwd=tmp_path, env=os.environ | settings, stdout=pipe, stderr=pipe, text=True
+        )
+        out, err = command.communicate(timeout=60)
+        assert command.returncode == 0, err
+        return out.split()
+
+    (imported, first), (also_imported, second) = draw(), draw(RAY_TMPDIR=str(tmp_path))
+    assert (imported, also_imported) == ("True", "True")
+    assert first != second
+    assert draw(RAY_health_check_period_ms="4000")[0] == "False"

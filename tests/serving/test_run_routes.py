@@ -10,8 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from helpers.desk_server import DeskServer
-from helpers.ports import free_port
+from helpers.desk_server import DeskServer, run_desk_server
 from helpers.services import bearer
 
 from atgen_ray.serving.people import revoke_person
@@ -22,17 +21,14 @@ from atgen_ray.store.owner import ProcessIdentity
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeskServer]:
-    server = DeskServer(tmp_path_factory.mktemp("runs"), free_port())
-    server.start()
-    yield server
-    server.kill()
+    with run_desk_server(tmp_path_factory.mktemp("runs")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def journal(server: DeskServer) -> Iterator[Journal]:
-    journal = Journal(f"sqlite:///{server.storage}/atgen.db")
-    yield journal
-    journal.close()
+    with server.open_journal() as journal:
+        yield journal
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 from helpers.browsing import Visitor, launch_chromium, receive_visitors
-from helpers.desk_server import DeskServer
-from helpers.ports import free_port
+from helpers.desk_server import DeskServer, run_desk_server
 from helpers.services import Service
 from playwright.sync_api import Browser, expect, sync_playwright
 
@@ -42,18 +41,15 @@ def visit(service: Service, browser: Browser) -> Iterator[Callable[..., Visitor]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeskServer]:
     """The API and the pages without Ray."""
-    server = DeskServer(tmp_path_factory.mktemp("desk"), free_port())
-    server.start()
-    yield server
-    server.kill()
+    with run_desk_server(tmp_path_factory.mktemp("desk")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def journal(server: DeskServer) -> Iterator[Journal]:
     """The journal of `server`."""
-    journal = Journal(f"sqlite:///{server.storage}/atgen.db")
-    yield journal
-    journal.close()
+    with server.open_journal() as journal:
+        yield journal
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 from helpers.older_journal import age_journal
 from helpers.projects import Project
 
@@ -143,6 +144,7 @@ def test_a_run_killed_under_an_older_release_is_finished_by_this_one(
 def test_a_second_controller_is_refused_and_a_stop_request_heard(
     make_project: Callable[[], Project],
 ) -> None:
+    """And the Ray of a run has no process that only others need."""
     project = make_project()
     long = (
         "run",
@@ -154,6 +156,11 @@ def test_a_second_controller_is_refused_and_a_stop_request_heard(
     for line in first.stdout or []:
         if '"step": "embedding"' in line:
             break
+    started = {word for each in psutil.Process(first.pid).children() for word in each.cmdline()}
+    assert any(word.endswith("/raylet") for word in started)
+    # What serves an autoscaler, a dashboard and a driver that prints the logs of workers.
+    needless = ("/monitor.py", "/dashboard.py", "/log_monitor.py")
+    assert not [word for word in started if word.endswith(needless)]
     second = project.start(*long)
     _, err = second.communicate(timeout=120)
     assert second.returncode == 2

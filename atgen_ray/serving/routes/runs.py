@@ -13,8 +13,8 @@ from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.openapi import describe_files, describe_text
 from atgen_ray.serving.routes.event_stream import EventStream
 from atgen_ray.serving.runs import RunManager
-from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.schemas.body import Body, Tree
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.roles import allow
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$", description="Name of the run")]

@@ -1,6 +1,6 @@
 """Workers of Ray and commands that are forked from two processes, instead of started, in the tests.
 
-A worker spends ten CPU seconds on the imports of torch, transformers and the like, a command four,
+A worker spends ten CPU seconds on the imports of torch, transformers and the like, a command six,
 and the suite has some hundreds of them. A fork has them behind it, and shares their memory; all else
 of it is as in a process that was started: environment, folder, output, exit. The tests of clusters
 give their nodes environments of their own, and their workers start as a user's do; so do all with

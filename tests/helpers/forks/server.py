@@ -1,9 +1,9 @@
 """A process that has imported what workers of Ray and our commands import, and forks one for each
 that asks.
 
-Run as `python server.py SOCKET`, the name of which says for whom it is: `workers` or `commands`. It
-imports nothing of Ray, which reads its settings from the environment at import. Commands import no
-torch, so that theirs is a server of its own.
+Run as `python server.py SOCKET`, the name of which says for whom it is: `workers` or `commands`.
+Ray's workers learn from the environment who they are, which Ray reads at import: their server
+imports nothing of Ray, and what Ray imports. Commands import Ray and no torch.
 """
 
 import ctypes
@@ -27,30 +27,72 @@ READ_AT_IMPORT = (
 # Ray sets the first in a process that connects, whose children have it then; nothing reads it at
 # import. The second is for processes that vLLM starts, which are not forked.
 NOT_READ = {"PYTHONBREAKPOINT", "TORCH_COMPILE_DISABLE"}
+# The settings of Ray that may differ for commands, whose server has imported Ray: they are read when
+# a Ray is started or joined, or Ray itself sets them in a process, as that of the tests, that did so.
+NOT_READ_OF_RAY = {
+    *("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_TMPDIR"),
+    *("RAY_CLIENT_MODE", "RAY_LD_PRELOAD_ON_WORKERS", "RAY_USAGE_STATS_ENABLED"),
+    *("RAY_idle_worker_killing_time_threshold_ms", "RAY_task_oom_retries"),
+}
+IDS_OF_A_FORK = 5000  # far more than a command draws
 END_WITH_PARENT = 1  # PR_SET_PDEATHSIG; forks do not inherit it
 PACKAGES_OF_BOTH = (
     "pandas",
     "pyarrow.compute",
     "pyarrow.parquet",
     "datasketch",
+    "matplotlib.backends.backend_agg",
     "rouge_score.rouge_scorer",
-    "sqlalchemy",
+    "sqlalchemy.dialects.sqlite.pysqlite",
     "jinja2.sandbox",
     "atgen_ray.config",
 )
 PACKAGES = {
     "workers": (
+        # What Ray imports.
+        "aiohttp",
+        "colorful",
+        "google.protobuf.json_format",
+        "grpc.aio",
+        "jsonschema",
+        "msgpack",
+        "prometheus_client",
+        "requests",
+        "starlette.requests",
+        "uvloop",
+        "wcwidth",
+        # What our work needs.
+        "alembic.runtime.environment",
         "sentence_transformers",
         "peft",
         "transformers.models.llama.modeling_llama",
         "transformers.models.bert.modeling_bert",
+        "atgen_ray.annotation.judge",
+        "atgen_ray.annotation.registry",
+        "atgen_ray.embedding.encoder",
+        "atgen_ray.embedding.pool",
+        "atgen_ray.engines.generation",
+        "atgen_ray.engines.registry",
+        "atgen_ray.evaluation.ray_scoring",
+        "atgen_ray.reporting.publish",
+        "atgen_ray.runs.round_model",
+        "atgen_ray.runs.stored_selection",
+        "atgen_ray.runs.takeover",
+        "atgen_ray.runs.tracking",
+        "atgen_ray.training.ray_train",
+        "atgen_ray.training.trainer",
     ),
     "commands": (
         "alembic.runtime.environment",
         "rich.progress",
         "sacrebleu",
         "transformers.tokenization_utils_tokenizers",
+        "ray.autoscaler.v2.sdk",
+        "ray.data",
         "atgen_ray.cli.app",
+        "atgen_ray.runs.driver",
+        "atgen_ray.serving.application",
+        "uvicorn",
     ),
 }
 
@@ -59,15 +101,17 @@ def import_packages(role: str) -> None:
     """Import what most processes of a role need."""
     for package in (*PACKAGES[role], *PACKAGES_OF_BOTH):
         importlib.import_module(package)
-    assert "ray" not in sys.modules
-    assert role == "workers" or "torch" not in sys.modules
+    assert "ray" not in sys.modules or role == "commands"
+    assert "torch" not in sys.modules or role == "workers"
 
 
 def keep_read_at_import(environment: dict[str, str]) -> dict[str, str]:
+    has_ray = "ray" in sys.modules
     return {
         key: value
         for key, value in environment.items()
-        if key.startswith(READ_AT_IMPORT) and key not in NOT_READ
+        if (key.startswith(READ_AT_IMPORT) and key not in NOT_READ)
+        or (has_ray and key.startswith("RAY_") and key not in NOT_READ_OF_RAY)
     }
 
 
@@ -117,6 +161,8 @@ def fork(link: socket.socket, adopted: bool, record: str, environment: dict[str,
     asked for it. One that is `adopted` is an orphan at first, and then the child of a process above
     this one that takes such orphans.
     """
+    if "ray" in sys.modules:
+        skip_ids()
     if pid := os.fork():
         if not adopted:
             with open(record, "a") as file:  # noqa: PTH123
@@ -131,6 +177,14 @@ def fork(link: socket.socket, adopted: bool, record: str, environment: dict[str,
         while os.getppid() == middle:
             time.sleep(0.001)
     return True
+
+
+def skip_ids() -> None:
+    """Lead Ray's generator of random ids, with which a fork goes on, past those of the fork before."""
+    from ray import WorkerID
+
+    for _ in range(IDS_OF_A_FORK):
+        WorkerID.from_random()
 
 
 def become(request: dict[str, Any]) -> None:
