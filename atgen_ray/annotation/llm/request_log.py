@@ -6,6 +6,7 @@ request in the log was sent or has an ambiguous outcome, and one that is not in 
 sent.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from atgen_ray.annotation.llm.prompts import JUDGED, hash_shard, identify
 from atgen_ray.annotation.providers.base import RequestAttempt, Shard
 from atgen_ray.annotation.request import AnnotationRequest, Key
+from atgen_ray.core.machine import machine
 from atgen_ray.store.journal import RESTORED, Journal, Lease
 from atgen_ray.store.ledger import Entry, Ledger, Scope
 from atgen_ray.store.tables import requests, shards
@@ -96,11 +98,26 @@ class RequestLog:
             if restored
             else None
         )
+        self._held = -math.inf  # monotonic time at which the lease was ours
         self._mine = (
             (requests.c.run == lease.run)
             & (requests.c.annotator == annotator)
             & (requests.c.round == round)
         )
+
+    def confirm_lease(self) -> None:
+        """Look whether the lease is still ours, unless that was seen less than half of its time ago.
+
+        A process that was paused for longer finds out here, before it sends what its successor has
+        looked up in vain and sent itself.
+
+        Raises:
+            LeaseLostError: another controller has taken the run.
+        """
+        now = machine().monotonic()
+        if now - self._held > self._lease.ttl / 2:
+            self._lease.renew()
+            self._held = now
 
     def read_latest(self) -> dict[Key, RequestRecord]:
         """Return the latest attempt of each question."""
@@ -184,6 +201,7 @@ class RequestLog:
             was met.
         """
         amounts = _price(pieces, worst)
+        began = machine().monotonic()
         with self._journal.leased_transaction(self._lease) as connection:
             now = self._journal.database.clock(connection)
             room, limit = self._ledger.fit(connection, self._round, amounts)
@@ -204,6 +222,7 @@ class RequestLog:
             ]
             self._ledger.hold(connection, self._round, self._annotator, entries)
             self._enter(connection, entered, now)
+        self._held = began
         return entered, limit
 
     def record_created(self, shard: Shard, remote: str) -> None:

@@ -134,6 +134,7 @@ class ShardRunner:
                 # interruption is no ambiguous outcome.
                 ambiguous = False
                 self._wait_until_allowed()
+                self._request_log.confirm_lease()
                 ambiguous = True
                 try:
                     return self._created(shard, self._provider.create(shard))
