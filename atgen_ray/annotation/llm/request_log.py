@@ -106,7 +106,7 @@ class RequestLog:
         )
 
     def confirm_lease(self) -> None:
-        """Look whether the lease is still ours, unless that was seen less than half of its time ago.
+        """Look whether the lease is still ours, unless that was seen within half of its time.
 
         A process that was paused for longer finds out here, before it sends what its successor has
         looked up in vain and sent itself.
