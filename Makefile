@@ -140,9 +140,12 @@ $(VENV)/.demo: $(VENV)/.core requirements-demo.txt
 	$(call install,$(VENV),--no-deps --require-hashes -r requirements-demo.txt)
 	touch $@
 
+# rfc3987-syntax, which cyclonedx-bom asks for, builds a grammar for 1.3 s in every process that imports jsonschema, as
+# each of Ray's does.
 $(VENV)/.dev: $(VENV)/.core requirements/dev.txt
 	$(call locked,$(VENV),dev)
 	$(call install,$(VENV),--editable $(DEV))
+	$(BIN)/pip uninstall --quiet --yes rfc3987-syntax
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.core requirements/docs.txt
