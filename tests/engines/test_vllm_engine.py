@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+from helpers.process_names import read_command
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.stored import at_path
@@ -86,7 +87,7 @@ def other_adapter(adapter: Path, tmp_path: Path) -> Path:
 def pid_of_engine() -> int:
     """The process of the one vLLM actor that lives on this session's Ray."""
     processes = psutil.Process().children(recursive=True)
-    (pid,) = [each.pid for each in processes if "ray::VLLMActor" in "".join(each.cmdline())]
+    (pid,) = [each.pid for each in processes if "ray::VLLMActor" in "".join(read_command(each))]
     return pid
 
 

@@ -18,6 +18,7 @@ import psutil
 from atgen_ray.ray_runtime.workers import run_batch
 from atgen_ray.training.local_worker import train_in_task
 from helpers.forks import list_descendants
+from helpers.process_names import read_command
 from helpers.projects import Project
 
 Kind = Literal["event", "progress"]
@@ -244,7 +245,4 @@ class _Command:
 
 
 def _title(process: psutil.Process) -> str:
-    try:
-        return process.cmdline()[0]
-    except (psutil.Error, IndexError):
-        return ""
+    return next(iter(read_command(process)), "")

@@ -14,14 +14,18 @@ import psutil
 import pytest
 import schemathesis
 from helpers.annotator_routes import ALLOWED
+from helpers.process_names import read_command
 from helpers.services import Service, bearer
 from hypothesis import HealthCheck, given, settings
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from atgen_ray.config import LimitsConfig
+from atgen_ray.serving.auditing import Auditor
 from atgen_ray.serving.middleware import AuthMiddleware, access_log
+from atgen_ray.serving.security.login import Sessions
 from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.audit import AuditLog
 from atgen_ray.store.database import Database
 
 METHODS = ("get", "post", "put", "delete", "patch")
@@ -136,9 +140,15 @@ def test_the_access_log_tells_who_did_what_and_no_secret(tmp_path: Path) -> None
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     access_log.addHandler(handler)
     access_log.setLevel(logging.INFO)
-    tokens = Tokens(Database(f"sqlite:///{tmp_path}/atgen.db"))
+    database = Database(f"sqlite:///{tmp_path}/atgen.db")
+    tokens = Tokens(database)
     token = tokens.create("admin")
-    client = TestClient(AuthMiddleware(PlainTextResponse("fine"), tokens, LimitsConfig()))
+    auditor = Auditor(AuditLog(database))
+    client = TestClient(
+        AuthMiddleware(
+            PlainTextResponse("fine"), tokens, Sessions(database), auditor, LimitsConfig()
+        )
+    )
     client.post("/v1/x?key=canary-1", headers=bearer(token), content="canary-2")
     client.post("/v1/x", headers=bearer("canary-3"), content="canary-4")
     access_log.removeHandler(handler)
@@ -190,7 +200,7 @@ def test_more_requests_than_are_taken_get_429_and_memory_stays(service: Service)
     def api() -> psutil.Process:
         children = psutil.Process().children(recursive=True)
         return next(
-            child for child in children if "ServeReplica:atgen:api" in " ".join(child.cmdline())
+            child for child in children if "ServeReplica:atgen:api" in " ".join(read_command(child))
         )
 
     own = (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 from helpers.older_journal import age_journal
+from helpers.process_names import read_command
 from helpers.projects import Project
 
 from atgen_ray.core.records import POOL_SCHEMA
@@ -156,7 +157,8 @@ def test_a_second_controller_is_refused_and_a_stop_request_heard(
     for line in first.stdout or []:
         if '"step": "embedding"' in line:
             break
-    started = {word for each in psutil.Process(first.pid).children() for word in each.cmdline()}
+    children = psutil.Process(first.pid).children()
+    started = {word for each in children for word in read_command(each)}
     assert any(word.endswith("/raylet") for word in started)
     # What serves an autoscaler, a dashboard and a driver that prints the logs of workers.
     needless = ("/monitor.py", "/dashboard.py", "/log_monitor.py")
