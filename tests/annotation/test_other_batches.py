@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from helpers.annotation_desk import QUICK, Desk, configure, make_texts
 from helpers.command_line import SMALLEST
 from helpers.fakes.provider import FakeProvider
@@ -19,6 +20,7 @@ from atgen_ray.config.loading import parse_config
 from atgen_ray.config.prices import find_price
 from atgen_ray.core.errors import RunPaused
 from atgen_ray.store.ledger import read_balance
+from atgen_ray.store.tables import shards
 
 KINDS = ("mistral", "gemini")
 AZURE = ("v1", "api-version")
@@ -126,6 +128,22 @@ def test_a_job_is_found_on_the_second_page(
     made = [client.create(shard) for shard in shards]
     assert client.find(shards[0], set()) == made[0]
     assert client.find(Shard("none", shards[0].attempts, 0.0), set()) is None
+
+
+@pytest.mark.parametrize("kind", ["openai", "azure", "anthropic", *KINDS])
+def test_what_a_provider_keeps_of_a_batch_is_deleted_there(
+    kind: str, provider: FakeProvider, tmp_path: Path
+) -> None:
+    desk = Desk(provider, tmp_path, configure(provider, kind, "batch"), make_texts(3))
+    desk.annotate()
+    with desk.journal.database.reading() as connection:
+        (remote,) = connection.execute(sa.select(shards.c.remote)).scalars()
+    client = build_provider(desk.config.annotator, "paid", "annotator")  # type: ignore[arg-type]
+    found = client.forget(remote, rehearse=True)
+    assert len(found) == {"openai": 2, "azure": 3, "mistral": 2}.get(kind, 1)
+    assert client.forget(remote, rehearse=True) == found  # nothing is gone yet
+    assert client.forget(remote) == found
+    assert client.forget(remote) == []
 
 
 def test_batch_mode_is_half_price() -> None:

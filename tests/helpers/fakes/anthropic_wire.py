@@ -72,6 +72,11 @@ def cancel_batch(state: State, query: dict[str, Any]) -> dict[str, Any]:
     return _show(state, batch)
 
 
+def delete_batch(state: State, query: dict[str, Any]) -> dict[str, Any]:
+    state.delete("msgbatch", query["batch"])
+    return {"id": query["batch"], "type": "message_batch_deleted"}
+
+
 def list_batches(state: State, query: dict[str, Any]) -> dict[str, Any]:
     shown = []
     for batch in state.all("msgbatch"):
@@ -119,6 +124,7 @@ ROUTES = {
     "POST /v1/messages/batches": create_batch,
     "GET /v1/messages/batches": list_batches,
     "GET /v1/messages/batches/{batch}": get_batch,
+    "DELETE /v1/messages/batches/{batch}": delete_batch,
     "POST /v1/messages/batches/{batch}/cancel": cancel_batch,
     "GET /v1/messages/batches/{batch}/results": results,
 }

@@ -22,7 +22,11 @@ def upload(state: State, form: dict[str, Any]) -> dict[str, Any]:
 
 
 def get_file(state: State, query: dict[str, Any]) -> dict[str, Any]:
-    file = state.get("azure file", query["file"])
+    state.get("file", query["file"])
+    try:
+        file = state.get("azure file", query["file"])
+    except LookupError:  # of results
+        return {"id": query["file"], "object": "file", "status": "processed"}
     file["looks"] += 1
     state.put("azure file", file["id"], file)
     return file | {"status": "pending" if file["looks"] <= PENDING else "processed"}
@@ -50,7 +54,9 @@ def bend(state: State, batch: dict[str, Any]) -> dict[str, Any]:
         for name in ("output_file_id", "error_file_id"):
             if batch[name] is None and state.settings["late_file"] == 0:
                 files[name] = f"{batch['id']}-{name}"
-                state.put("file", files[name], "")
+                if files[name] not in state.all("azure empty"):
+                    state.put("azure empty", files[name], files[name])
+                    state.put("file", files[name], "")
     else:
         counts = dict.fromkeys(counts)
     if status == "failed":
@@ -78,6 +84,7 @@ ROUTES = {
     for verb, path, serve in (
         ("POST", "/files", upload),
         ("GET", "/files/{file}", get_file),
+        ("DELETE", "/files/{file}", openai_wire.delete_file),
         ("GET", "/files/{file}/content", openai_wire.download),
         ("POST", "/batches", create_batch),
         ("GET", "/batches", list_batches),

@@ -94,6 +94,11 @@ def cancel_job(state: State, query: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def delete_job(state: State, query: dict[str, Any]) -> dict[str, Any]:
+    state.delete("gemini", f"batches/{query['batch']}")
+    return {}
+
+
 def list_jobs(state: State, query: dict[str, Any]) -> dict[str, Any]:
     shown = []
     for job in state.all("gemini"):
@@ -137,5 +142,6 @@ ROUTES = {
     "POST /v1beta/models/{call}": create_job,
     "GET /v1beta/batches": list_jobs,
     "GET /v1beta/batches/{batch}": get_job,
+    "DELETE /v1beta/batches/{batch}": delete_job,
     "POST /v1beta/batches/{call}": cancel_job,
 }
