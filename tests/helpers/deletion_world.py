@@ -14,6 +14,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.human.exchange.label_import import ImportedLabel, bring_labels
@@ -70,13 +71,14 @@ class World:
 
     root: Path
     provider: FakeProvider
+    url: str | None = None  # of the journal; None: a file in the storage
 
     @property
     def storage(self) -> str:
         return str(self.root / "storage")
 
     def journal(self) -> Journal:
-        return Journal(f"sqlite:///{self.root}/storage/atgen.db")
+        return Journal(self.url or f"sqlite:///{self.root}/storage/atgen.db")
 
     def folder(self, run: str) -> RunFolder:
         return RunFolder(self.storage, run)
@@ -86,15 +88,15 @@ class World:
         return [(finding.kind, finding.what) for finding in found]
 
 
-def build_world(root: Path, provider: FakeProvider) -> World:
+def build_world(root: Path, provider: FakeProvider, url: str | None = None) -> World:
     """Both runs, with what kills, exports, caches and reports leave."""
-    world = World(root, provider)
+    world = World(root, provider, url)
     (root / "storage").mkdir(mode=0o700, parents=True)
     journal = world.journal()
     _run_model(world, journal)
     _run_people(world, journal)
     for run in (MODEL_RUN, PEOPLE_RUN):
-        export_labels(run, world.storage, None, "jsonl", root / f"{run}.jsonl")
+        export_labels(run, world.storage, url and SecretStr(url), "jsonl", root / f"{run}.jsonl")
     journal.close()
     return world
 

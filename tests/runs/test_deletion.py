@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from helpers.command_line import call
 from helpers.deletion_world import (
     CANARY,
@@ -34,6 +35,7 @@ from atgen_ray.store.database import Database
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.tables import TABLES
 
 EXAMPLE = Target("example", (ID, TEST_ID, "e006"))
 
@@ -210,6 +212,40 @@ def test_a_run_that_is_driven_keeps_everything(world: World, journal: Journal) -
 def test_a_mistake_is_one_line(world: World, journal: Journal, target: Target, said: str) -> None:
     with pytest.raises(UserError, match=said):
         erase(world, journal, target)
+
+
+def test_on_postgresql_no_row_has_it_and_the_certificate_says_what_its_files_keep(
+    provider: FakeProvider, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    server = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(sa.text("CREATE DATABASE deletion"))
+    url = sa.make_url(postgres_url).set(database="deletion")
+    world = build_world(tmp_path / "w", provider, url.render_as_string(hide_password=False))
+    journal = world.journal()
+    assert {CANARY, NAME} == find_rows(journal, CANARY, NAME)
+    for target in (EXAMPLE, Target("person", (NAME,))):
+        certificate = erase(world, journal, target)
+        assert any("VACUUM FULL" in line.why for line in certificate.remains)
+    assert find_rows(journal, "Kanarienvogel", NAME) == set()
+    assert find_bytes(world.root / "storage", "Kanarienvogel") == []
+    assert {kind for kind, _ in world.findings(journal)} <= {"leftover"}
+    erase(world, journal, Target("run", (MODEL_RUN,)))
+    assert not journal.has_run(MODEL_RUN)
+    journal.close()
+
+
+def find_rows(journal: Journal, *needles: str) -> set[str]:
+    """Which of the texts stand in a row of the database."""
+    with journal.database.reading() as connection:
+        rows = [
+            str(value)
+            for table in TABLES.sorted_tables
+            for row in connection.execute(sa.select(table))
+            for value in row
+        ]
+    return {needle for needle in needles if any(needle in value for value in rows)}
 
 
 @pytest.mark.parametrize("target", [EXAMPLE, Target("person", (NAME,)), Target("run", ("paid",))])
