@@ -58,7 +58,7 @@ def test_a_run_given_over_http_goes_through_the_replicas_to_its_end(service: Ser
 def test_a_stopped_run_is_resumed(service: Service) -> None:
     with service.client() as client:
         assert client.post("/api/v1/runs", json=config(service, "halted")).status_code == 202
-        _wait(client, "halted", lambda view: view["events"])
+        _wait(client, "halted", lambda view: [e for e in view["events"] if e["kind"] == "step"])
         assert "asked to stop" in client.post("/api/v1/runs/halted/stop").json()["message"]
         _wait(client, "halted", lambda view: view["status"] == "stopped")
         again = client.post("/api/v1/runs/halted/retry", params={"only": "refused"})

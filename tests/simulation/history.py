@@ -167,7 +167,8 @@ class _Stage:
         write_pool(folder, scenario)
         storage = str(folder / "storage")
         self.config: RunConfig = configure(scenario, storage, folder)
-        self.server = Server(self.world)
+        forgetful = scenario.settings["annotator"].get("recovery") == "none"
+        self.server = Server(self.world, remembers=not forgetful)
         root = f"{storage}/runs/{RUN}"
         database = f"{folder}/atgen.db"
         self.invariants = Invariants(scenario, self.config, database, self.server, root)
