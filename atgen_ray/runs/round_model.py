@@ -1,7 +1,7 @@
 """Model of a run after some round: the untuned model with that round's adapter."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -12,9 +12,11 @@ from atgen_ray.core.stored import Stored
 from atgen_ray.engines.base import Engine
 from atgen_ray.runs.shared_cache import open_output_cache, share_outputs
 from atgen_ray.runs.state import RunState
-from atgen_ray.runs.workers import RAY_WORKERS, Workers
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from atgen_ray.runs.workers import Workers
 
 
 class RoundModel:
@@ -29,7 +31,7 @@ class RoundModel:
         folder: RunFolder,
         on_reuse: Callable[[float], None],
         on_choice: Callable[[dict[str, Any]], None],
-        workers: Workers = RAY_WORKERS,
+        workers: "Workers",
     ) -> None:
         """`on_reuse` receives the seconds that reused outputs took when they were generated,
         `on_choice` what `explain_choice` says before the engine is first used.
