@@ -52,7 +52,10 @@ def delete_label(
 
 @app.command("person")
 def delete_person(
-    name: Annotated[str, typer.Argument(help="Name of the person, as tokens and labels have it.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Name of the person, as tokens and labels have it."),
+    ],
     dry_run: DryRun = False,
     storage: Storage = None,
     as_json: AsJson = False,
@@ -65,7 +68,9 @@ def delete_person(
 
 @app.command("upload")
 def delete_upload(
-    name: Annotated[str, typer.Argument(help="Name of the file in the storage's uploads.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the file in the storage's uploads.")
+    ],
     dry_run: DryRun = False,
     storage: Storage = None,
     as_json: AsJson = False,
@@ -76,7 +81,7 @@ def delete_upload(
 
 @app.command("run")
 def delete_run(
-    name: Annotated[str, typer.Argument(help="Name of the run.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the run.")],
     dry_run: DryRun = False,
     storage: Storage = None,
     as_json: AsJson = False,
@@ -87,15 +92,18 @@ def delete_run(
     _delete(as_json, "run", [name], dry_run=dry_run, storage=storage)
 
 
-Days = Annotated[float | None, typer.Option(min=0.0, metavar="DAYS", show_default="for ever")]
+def age_option(what: str) -> Any:
+    """Return the option for the days after which `what` goes."""
+    told = f"Days after which {what} go."
+    return typer.Option(min=0.0, metavar="DAYS", show_default="for ever", help=told)
 
 
 @app.command("older")
 def delete_older(
-    raw_answers_days: Days = None,
-    receipts_days: Days = None,
-    uploads_days: Days = None,
-    runs_days: Days = None,
+    raw_answers_days: Annotated[float | None, age_option("raw answers of models")] = None,
+    receipts_days: Annotated[float | None, age_option("receipts of answers")] = None,
+    uploads_days: Annotated[float | None, age_option("uploads that no run names")] = None,
+    runs_days: Annotated[float | None, age_option("whole runs that ended")] = None,
     dry_run: DryRun = False,
     storage: Storage = None,
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 from atgen_ray.annotation.human import notifications as notices
 from atgen_ray.annotation.human.notifications import Notification, send_notification
 from atgen_ray.config import NoticeConfig
+from atgen_ray.core.machine import Machine
 
 NOTICE = Notification("sonnets", 2, 40, "https://label.example.org/annotate/sonnets")
 
@@ -61,7 +62,7 @@ class Mail(socketserver.StreamRequestHandler):
 
 @pytest.fixture(autouse=True)
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notices.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(Machine, "sleep", lambda machine, seconds: None)
     monkeypatch.delenv(notices.WEBHOOK, raising=False)
 
 
