@@ -29,6 +29,11 @@ def age_journal(path: Path, revision: str) -> None:
     connection = sqlite3.connect(old)
     connection.execute("ATTACH DATABASE ? AS newer", (str(path),))
     connection.execute("PRAGMA foreign_keys = OFF")
+    # They keep the audit log from losing what a new journal begins with.
+    select = "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger'"
+    triggers = connection.execute(select).fetchall()
+    for name, _ in triggers:
+        connection.execute(f"DROP TRIGGER main.{name}")
     for table in tables:
         if table == migrations.VERSION_TABLE:
             continue
@@ -47,6 +52,8 @@ def age_journal(path: Path, revision: str) -> None:
             "UPDATE main.events SET payload = ? WHERE run = ? AND sequence = ?",
             (json.dumps(left), run, sequence),
         )
+    for _, made_by in triggers:
+        connection.execute(made_by)
     connection.commit()
     connection.close()
     for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from email.message import Message
 from importlib.metadata import Distribution, distributions
@@ -126,7 +127,8 @@ class Package(Distribution):
 def test_a_licence_that_is_not_allowed_is_refused() -> None:
     licences = load_script("licences")
     rule = licences.read_rule()
-    assert list(licences.find_refused(distributions(), rule)) == []
+    installed = distributions(path=[sysconfig.get_path("purelib")])  # not what setuptools carries
+    assert list(licences.find_refused(installed, rule)) == []
     refused = {
         "unknown": Package(),
         "AGPL-3.0-only": Package(("License-Expression", "AGPL-3.0-only")),
