@@ -16,6 +16,8 @@ from xdist.scheduler import LoadScopeScheduling
 # Seconds of the files that take longest, on two cores. They decide the order and nothing else: a
 # number that is out of date costs time only. Each run of the suite ends with the current ones.
 SECONDS: dict[str, float] = {
+    "tests/simulation/test_simulation.py": 150,
+    "tests/runs/test_deletion.py": 50,
     "tests/training/test_sharding.py": 110,
     "tests/chaos/test_kills.py": 115,
     "tests/chaos/test_starved_runs.py": 120,
@@ -39,7 +41,6 @@ SECONDS: dict[str, float] = {
     "tests/web/test_desk.py": 60,
     "tests/web/test_people_pages.py": 85,
     "tests/chaos/test_node_deaths.py": 100,
-    "tests/simulation/test_simulation.py": 110,
     "tests/cluster/test_nodes_apart.py": 150,
     "tests/cluster/test_two_cores.py": 130,
     "tests/cluster/test_by_hand.py": 145,
