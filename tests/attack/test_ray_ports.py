@@ -40,7 +40,8 @@ with ray_session("attack"):
                 answers.append(error.code().name)
     private = psutil.Process()
     public = set()
-    for process in [private, *private.children(recursive=True)]:
+    # A worker that was forked is no child of its raylet.
+    for process in [private, psutil.Process(pid), *private.children(recursive=True)]:
         for each in process.net_connections():
             address = ip_address(each.laddr.ip) if each.status == "LISTEN" else ip_address("::1")
             if not (getattr(address, "ipv4_mapped", None) or address).is_loopback:
