@@ -5,8 +5,6 @@ The service is the real one but for Ray, behind a real HTTP server.
 """
 
 import asyncio
-import json
-import logging
 import socket
 import threading
 import time
@@ -25,7 +23,7 @@ from atgen_ray.config import LimitsConfig, ServiceConfig
 from atgen_ray.serving import readiness as readiness_module
 from atgen_ray.serving.application import create_api
 from atgen_ray.serving.auditing import Auditor
-from atgen_ray.serving.middleware import AuthMiddleware, access_log
+from atgen_ray.serving.middleware import AuthMiddleware
 from atgen_ray.serving.readiness import Readiness
 from atgen_ray.serving.security.login import Sessions
 from atgen_ray.serving.security.tokens import Tokens
@@ -264,20 +262,6 @@ def test_however_many_ask_whether_it_is_ready_one_thread_looks(
 
     asyncio.run(scene())
     assert len(looks) <= 3
-
-
-@pytest.fixture
-def logged() -> Iterator[list[dict[str, Any]]]:
-    """The lines of the access log."""
-    lines: list[dict[str, Any]] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(json.loads(record.getMessage()))  # type: ignore[method-assign]
-    access_log.addHandler(handler)
-    before = access_log.level
-    access_log.setLevel(logging.INFO)
-    yield lines
-    access_log.removeHandler(handler)
-    access_log.setLevel(before)
 
 
 def test_a_caller_that_hangs_up_is_no_error_of_the_service(

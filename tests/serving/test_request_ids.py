@@ -1,8 +1,5 @@
 """One id leads from the page to the provider: through answers, logs, events and headers."""
 
-import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +11,10 @@ from atgen_ray.core import request_ids
 from atgen_ray.core.request_ids import HEADER, find_id, set_origin, take_id, trace
 from atgen_ray.serving import runs as serving_runs
 from atgen_ray.serving.application import create_api, parse_service
-from atgen_ray.serving.middleware import access_log
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import Journal
 
 OURS = "page-4711.abc"
-
-
-@pytest.fixture
-def logged() -> Iterator[list[dict[str, Any]]]:
-    """The lines of the access log."""
-    lines: list[dict[str, Any]] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(json.loads(record.getMessage()))  # type: ignore[method-assign]
-    access_log.addHandler(handler)
-    before = access_log.level
-    access_log.setLevel(logging.INFO)
-    yield lines
-    access_log.removeHandler(handler)
-    access_log.setLevel(before)
 
 
 def test_every_answer_and_log_line_has_an_id(
