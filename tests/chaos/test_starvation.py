@@ -19,11 +19,14 @@ from starlette.testclient import TestClient
 from atgen_ray.config import LimitsConfig, ServiceConfig
 from atgen_ray.core.errors import LeaseLostError, RunBusyError, StorageUnavailableError
 from atgen_ray.core.records import Annotation
+from atgen_ray.serving.auditing import Auditor
 from atgen_ray.serving.middleware import AuthMiddleware
 from atgen_ray.serving.routes.runs import run_routes
 from atgen_ray.serving.runs import RunManager
+from atgen_ray.serving.security.login import Sessions
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store import database
+from atgen_ray.store.audit import AuditLog
 from atgen_ray.store.database import Database
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
@@ -294,9 +297,9 @@ def test_a_service_without_its_database_says_503(tmp_path: Path) -> None:
     for path in tmp_path.glob("atgen.db*"):
         path.unlink()
     file.write_bytes(b"no database any more" * 100)
-    answer = TestClient(AuthMiddleware(app, tokens, LimitsConfig())).get(
-        "/api/v1/runs", headers={"Authorization": f"Bearer {token}"}
-    )
+    sessions, auditor = Sessions(journal.database), Auditor(AuditLog(journal.database))
+    service = AuthMiddleware(app, tokens, sessions, auditor, LimitsConfig())
+    answer = TestClient(service).get("/api/v1/runs", headers={"Authorization": f"Bearer {token}"})
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
     assert "cannot be used: file is not a database" in answer.json()["error"]["message"]
     for call in (

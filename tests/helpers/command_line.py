@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +32,18 @@ class Ended:
 def call(*arguments: str) -> Ended:
     """`atgen-ray ARGUMENTS...` through the entry point of the console script."""
     out, err = io.StringIO(), io.StringIO()
+    before = os.umask(0o022)
     with (
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
         patch.setattr(sys, "argv", ["atgen-ray", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
+        try:
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+        finally:
+            os.umask(before)  # the command keeps its files private, this process does not
     return Ended(int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 

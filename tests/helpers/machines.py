@@ -28,6 +28,7 @@ READY = "/ready"
 # What is below the file system of this one is bound anew: an overlay does not show it.
 SET_UP = f"""
 set -eu
+umask 022
 base=$1; shift
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$base"
@@ -137,6 +138,8 @@ def run_machines(
         hosts.write_text(f"127.0.0.1 localhost\n{names}")
         resolver = Path(folder, "resolv.conf")
         resolver.touch()  # no name server: one that does not answer costs gRPC seconds for each name
+        for file in (hosts, resolver):
+            file.chmod(0o644)
         machines = {}
         for number, (name, address) in enumerate(addresses.items()):
             base = Path(folder, name)

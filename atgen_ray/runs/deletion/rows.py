@@ -5,6 +5,7 @@ no example owns (events, guidelines) its text is taken out wherever it stands. A
 pseudonym everywhere. Rows of other examples that have the same text are counted only.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -148,7 +149,8 @@ def _bury(
 ) -> None:
     """Give each example the dead letter by which it is never selected again."""
     mine = (dead_letters.c.run == run) & dead_letters.c.example_id.in_(ids)
-    told = mine & (dead_letters.c.step != DELETED) & (dead_letters.c.reason != REASON)
+    reason = sa.cast(dead_letters.c.reason, sa.Text)  # PostgreSQL does not compare JSON
+    told = mine & (dead_letters.c.step != DELETED) & (reason != json.dumps(REASON))
     changed = connection.execute(sa.update(dead_letters).where(told).values(reason=REASON)).rowcount
     out.add(Removed(_place(run, dead_letters), "reasons", changed))
     what = REASON if redaction.whole else f"its label was {REASON}"

@@ -280,7 +280,6 @@ function draw() {
     const source = suggestion && `Draft by ${suggestion.source}${suggestion.round ? `, trained in round ${suggestion.round}` : ""}`;
     find("source").textContent = source ?? (task.blind ? "A draft of the model is shown once you have begun." : "No draft.");
     button("compare").disabled = !suggestion;
-    if (!find("difference").hidden) showDifference(find("difference"), suggestion?.text ?? "", answer.value);
     for (const name of ["submit", "skip", "flag"]) button(name).disabled = !writable;
     button("save").disabled = !open;
     button("undo").disabled = task.closed || !(desk.isAnswered(task) || (fresh === task && desk.last));
@@ -294,6 +293,10 @@ function draw() {
     find("other").hidden = !writable || desk.other(task) === null;
     answer.style.height = "auto";
     answer.style.height = `${answer.scrollHeight + 2}px`;
+    if (!find("difference").hidden) {
+      showDifference(find("difference"), suggestion?.text ?? "", answer.value);
+      find("difference").scrollIntoView({ block: "nearest" }); // the answer above it grows
+    }
   }
   const waiting = desk.outbox.entries.length;
   const kept = writable && !desk.isSaved(task);

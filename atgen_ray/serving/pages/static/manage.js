@@ -21,9 +21,10 @@ listen("remove", "submit", async (form) => {
 
 function listen(id, kind, act) {
   const element = document.getElementById(id);
+  const button = element.querySelector("button") ?? element;
+  button.disabled = false; // until now a press would have been lost
   element.addEventListener(kind, async (event) => {
     event.preventDefault();
-    const button = element.querySelector("button") ?? element;
     button.disabled = true;
     try {
       await act(element);
