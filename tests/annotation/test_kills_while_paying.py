@@ -157,7 +157,7 @@ def test_what_was_billed_is_stored_once(
 
 TROUBLES = {
     # Many polls: the second batch comes while the first is under way.
-    "POST /v1/batches": {"queue": 4, "polls": 50},
+    "POST /v1/batches": {"queue": 4, "polls": 10},
     "GET /v1/batches/{batch}": {"late_file": 4},
     "GET /v1/files/{file}/content": {"late_lines": 3},
 }
