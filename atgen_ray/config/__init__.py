@@ -25,10 +25,16 @@ from atgen_ray.config.annotators.paid_models import (
     PriceConfig,
     RemoteAnnotatorConfig,
 )
-from atgen_ray.config.annotators.people import EmailConfig, HumanAnnotatorConfig, NoticeConfig
+from atgen_ray.config.annotators.people import HumanAnnotatorConfig
 from atgen_ray.config.data import DataConfig, DuplicatesConfig, PromptConfig, Shot
 from atgen_ray.config.evaluation import EvaluationConfig, GainConfig, PlateauConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
+from atgen_ray.config.notifications import (
+    ChannelsConfig,
+    EmailConfig,
+    NoticeConfig,
+    NotifyConfig,
+)
 from atgen_ray.config.run import RunConfig, read_source
 from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig, ShortlistConfig
 from atgen_ray.config.service import LimitsConfig, ReplicaConfig, ServiceConfig
@@ -38,6 +44,7 @@ from atgen_ray.evaluation.model_settings import MetricModelsConfig
 __all__ = [
     "AnnotatorConfig",
     "AnthropicAnnotatorConfig",
+    "ChannelsConfig",
     "ChecksConfig",
     "DataConfig",
     "DatasetAnnotatorConfig",
@@ -58,6 +65,7 @@ __all__ = [
     "ModelAnnotatorConfig",
     "ModelConfig",
     "NoticeConfig",
+    "NotifyConfig",
     "OpenAIAnnotatorConfig",
     "PlateauConfig",
     "PluginAnnotatorConfig",

@@ -24,6 +24,7 @@ from atgen_ray.config.annotators.people import HumanAnnotatorConfig
 from atgen_ray.config.data import DataConfig, PromptConfig
 from atgen_ray.config.evaluation import EvaluationConfig, StoppingConfig
 from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
+from atgen_ray.config.notifications import NotifyConfig
 from atgen_ray.config.plugins import name_annotator
 from atgen_ray.config.selection import SelectionConfig
 from atgen_ray.config.training import TrainingConfig
@@ -75,6 +76,9 @@ class RunConfig(Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     stopping: Changeable[StoppingConfig] = Field(default_factory=StoppingConfig)
+    notify: Changeable[NotifyConfig | None] = Field(
+        None, description="Who is told that the run ended or stalls, and how; null: nobody"
+    )
 
     @property
     def is_design(self) -> bool:

@@ -36,6 +36,7 @@ from atgen_ray.preflight.packages import (
     check_engines,
     check_gold_items,
     check_nodes_alike,
+    check_notifications,
     check_service,
     check_trackers,
     check_training,
@@ -60,6 +61,7 @@ CONTROLLER_CHECKS: tuple[Check, ...] = (
     check_annotators,
     check_gold_items,
     check_trackers,
+    check_notifications,
 )
 INPUT_CHECKS = (check_data, check_prompts, check_metrics)
 WORKER_CHECKS: dict[str, tuple[Check, ...]] = {

@@ -16,6 +16,7 @@ from atgen_ray.config import HumanAnnotatorConfig, list_annotators
 from atgen_ray.core.errors import UserError
 from atgen_ray.engines.choice import choose_backend, choose_on_nodes, find_differences
 from atgen_ray.engines.serve_engine import find_model
+from atgen_ray.notifications import WEBHOOK, check_secret
 from atgen_ray.preflight.check import Setting, list_models
 from atgen_ray.training.methods import find_method_mistakes
 
@@ -137,6 +138,22 @@ def check_trackers(setting: Setting) -> Iterator[str]:
             "WANDB_MODE=offline to keep "
             "its files here"
         )
+
+
+def check_notifications(setting: Setting) -> Iterator[str]:
+    """Check that notifications of the owner have a way to go out, and the key that signs them."""
+    notify = setting.config.notify
+    if notify is None:
+        return
+    if notify.webhook is None and notify.email is None and not os.environ.get(WEBHOOK):
+        yield (
+            f"notify has neither webhook nor email, expected one of them, or {WEBHOOK} in the "
+            f"environment"
+        )
+    try:
+        check_secret()
+    except UserError as error:
+        yield str(error)
 
 
 def check_service(setting: Setting) -> Iterator[str]:

@@ -57,7 +57,7 @@ from atgen_ray.runs.provenance import list_versions, write_provenance
 from atgen_ray.runs.round_model import RoundModel
 from atgen_ray.runs.shared_cache import open_embedding_cache, share_embeddings
 from atgen_ray.runs.state import RunState, check_pool_size
-from atgen_ray.runs.stopping import SELECTED, find_stop
+from atgen_ray.runs.stopping import BUDGET, SELECTED, find_stop
 from atgen_ray.runs.stored_selection import read_examples, read_vectors
 from atgen_ray.runs.takeover import take_over
 from atgen_ray.runs.tracking import Tracking
@@ -144,7 +144,7 @@ class Controller:
         try:
             self.annotate_batch(round)
         except BudgetSpent:
-            return "budget spent"
+            return BUDGET
         self.learn(round)
         return None
 
@@ -505,7 +505,7 @@ class Controller:
         labels = len(self._state.labels(round))
         dev_scores = self._state.dev_scores(round)
         if self._state.budget_met(round):
-            return "budget spent"
+            return BUDGET
         bought = self._state.bought(round) if self._config.stopping.gain else []
         selectable = len(self._state.candidates(round + 1))
         count = max(0, min(self._state.affordable(round + 1), selectable))

@@ -46,8 +46,8 @@ POLL_SECONDS = 0.5
 EVERYTHING = 2**31 - 1  # above all sequence numbers
 DISMISS_SECONDS = 10.0  # how long a controller that ended may take to go
 SILENCE_SECONDS = 30.0  # how long a controller may be silent before its lease is checked
-# Sections that say where things are kept; they do not change the results of a run.
-PLACES = {"storage", "database_url", "cache"}
+# Sections that say where things are kept and who is told; they do not change the results of a run.
+PLACES = {"storage", "database_url", "cache", "notify"}
 
 
 class Screen(Protocol):

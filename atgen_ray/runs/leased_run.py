@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from atgen_ray.config import RunConfig
+from atgen_ray.config.notifications import Occasion
 from atgen_ray.core.credentials import redact
 from atgen_ray.core.errors import (
     LeaseLostError,
     RunBusyError,
+    RunPaused,
     RunStopped,
     UserError,
     root_message,
@@ -25,8 +27,10 @@ from atgen_ray.core.errors import (
 from atgen_ray.core.machine import machine
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.core.records import Progress
+from atgen_ray.notifications import Ending, tell_owner
 from atgen_ray.reporting.publish import publish_report
 from atgen_ray.runs.failures import explain_failure
+from atgen_ray.runs.stopping import BUDGET
 from atgen_ray.store.journal import HANDED_OVER, Event, Lease, Status, open_journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
@@ -158,7 +162,9 @@ class LeasedRun:
         self._lease = lease
         machine().start(self._renew, lease, name="lease")
         self._journal.set_status(lease, "running")
-        status, message, mistake = self._run(lease)
+        status, message, mistake, occasion = self._run(lease)
+        if not self.handed:
+            self._tell(lease, occasion, message)
         with self._closing:
             self._close(lease, status, message)
         return status, message, mistake
@@ -211,8 +217,10 @@ class LeasedRun:
                 self._tracker.start_step(0, "waiting for the run's lease")
                 machine().sleep(1)
 
-    def _run(self, lease: Lease) -> tuple[Status, str, bool]:
-        """Run to the end and return status, message and whether the user can mend the error."""
+    def _run(self, lease: Lease) -> tuple[Status, str, bool, Occasion]:
+        """Run to the end; return status, message, whether the user can mend the error, and what its
+        owner is told of.
+        """
         from atgen_ray.runs.controller import Controller
         from atgen_ray.runs.workers import RAY_WORKERS
 
@@ -235,14 +243,32 @@ class LeasedRun:
                 lease.renew()
                 publish_report(self._config, self._journal, folder, reason)
         except RunStopped as stop:
-            return "stopped", str(stop), False
+            paused = isinstance(stop, RunPaused)
+            return "stopped", str(stop), False, "paused" if paused else "stopped"
         except LeaseLostError:
             raise
         except Exception as error:  # the boundary of the process: any error goes into the journal
             step = self._tracker.snapshot()["step"]
             message, mistake = explain_failure(error, self._config.name, step, folder.root)
-            return "failed", message, mistake
-        return "finished", reason, False
+            return "failed", message, mistake, "failed"
+        return "finished", reason, False, "budget" if reason == BUDGET else "finished"
+
+    def _tell(self, lease: Lease, occasion: Occasion, message: str) -> None:
+        """Tell the run's owner how it ended, before the journal has it: a controller that dies in
+        between is followed by one that tells it.
+        """
+        config = self._config
+        if self._goal == "measure" or config.notify is None:
+            return
+        spent = self._journal.total(config.name)
+        reason = message.strip().splitlines()[-1]
+        tell_owner(
+            config,
+            self._journal,
+            lease,
+            occasion,
+            lambda page: Ending(config.name, occasion, reason, spent.labels, spent.dollars, page),
+        )
 
     def _renew(self, lease: Lease) -> None:
         """Renew the lease until the run ends; stop the run when asked to or when the lease is

@@ -9,6 +9,7 @@ from atgen_ray.evaluation import METRICS
 from atgen_ray.runs.learning_curve import predict_gain
 
 SELECTED = "selected"  # why `atgen-ray select` ends
+BUDGET = "budget spent"
 
 
 def find_stop(

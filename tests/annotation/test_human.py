@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from helpers.hooks import Hook, listen
 from helpers.human_desk import HumanDesk
 
 from atgen_ray.annotation.context import AnnotationContext
@@ -16,6 +17,7 @@ from atgen_ray.annotation.human.annotator import AWAITING, HumanAnnotator
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.errors import RunStopped
 from atgen_ray.core.records import FEATURES_SCHEMA, SELECTION_SCHEMA
+from atgen_ray.notifications import NOTIFIED
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
@@ -116,3 +118,25 @@ def test_people_are_told_once_and_a_notice_that_fails_stops_nobody(
     (event,) = [event for event in journal.events(desk.run) if event.kind == AWAITING]
     assert event.payload["tasks"] == 1
     assert event.payload["notices"][0].startswith("webhook failed")
+
+
+def test_the_owner_is_told_once_of_tasks_that_nobody_answers(
+    journal: Journal, tmp_path: Path
+) -> None:
+    with listen(Hook) as (port, heard), ThreadPoolExecutor(1) as pool:
+        hook = f"http://127.0.0.1:{port}/hook"
+        hours = 0.5 / 3600
+        desk = HumanDesk(journal, 1, notify={"webhook": hook, "stalled_hours": hours})
+        for _ in range(2):  # the second one as a controller that was started anew
+            waiting = pool.submit(annotator(desk, tmp_path).annotate_batch, ["e00"], ["text 0"])
+            deadline = time.monotonic() + 30
+            while not heard and time.monotonic() < deadline:
+                time.sleep(0.05)
+            desk.queue("ann").lease()
+            desk.queue("ann").answer(f"key-{_}", "e00", "submitted", "yes")
+            waiting.result(60)
+    ((_, body),) = heard
+    assert (body["type"], body["run"], body["tasks"]) == ("run.stalled", desk.run, 1)
+    assert body["text"].endswith("1 tasks are open")
+    (event,) = journal.events(desk.run, kind=NOTIFIED)
+    assert event.payload == {"occasion": "stalled", "outcomes": ["webhook sent"]}

@@ -15,7 +15,7 @@ from atgen_ray.core.schema import find_alternatives, find_section, may_change
 # `Changeable` in the first case.
 DECIDED = {
     "RunConfig": (
-        "storage database_url cache stopping",
+        "storage database_url cache stopping notify",
         "name seed fork_from data prompt model engine embedding selection annotator training "
         "evaluation",
     ),

@@ -31,7 +31,7 @@ STEERED = (
 )
 TOP = (
     "annotator, cache, data, database_url, embedding, engine, evaluation, fork_from, model, "
-    "name, prompt, seed"
+    "name, notify, prompt, seed"
 )
 
 # A setting that is wrong, and the line that it gives.

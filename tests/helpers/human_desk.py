@@ -32,6 +32,7 @@ class HumanDesk:
         journal: Journal,
         count: int = 3,
         stopping: Mapping[str, Any] | None = None,
+        notify: Mapping[str, Any] | None = None,
         **settings: Any,
     ):
         annotator = {"type": "human", "settle_seconds": 0.0} | settings
@@ -45,7 +46,9 @@ class HumanDesk:
             {f"e{index:02d}": f"text {index}" for index in range(count)},
         )
         self.config: RunConfig = parse_config(
-            tree | {"annotator": annotator, "stopping": dict(stopping or {})}
+            tree
+            | {"annotator": annotator, "stopping": dict(stopping or {})}
+            | ({"notify": dict(notify)} if notify else {})
         )
         self.run = self.config.name
         journal.create_run(self.run, dump_config(self.config), "")

@@ -98,17 +98,16 @@ def test_what_metrics_and_judge_load_is_named_unless_it_is_the_published_checkpo
     }
 
 
-@pytest.mark.parametrize("notice", [{"webhook": "http://169.254.169.254/latest"}, {"email": MAIL}])
-def test_a_run_over_http_sends_notices_only_where_it_may(notice: dict[str, Any]) -> None:
-    tree = {
-        "data": {"pool": "p.jsonl"},
-        "model": {"id": "m"},
-        "annotator": {"type": "human", "notice": notice},
-    }
+@pytest.mark.parametrize("key", ["annotator.notice", "notify"])
+@pytest.mark.parametrize("told", [{"webhook": "http://169.254.169.254/latest"}, {"email": MAIL}])
+def test_a_run_over_http_sends_notices_only_where_it_may(key: str, told: dict[str, Any]) -> None:
+    tree: dict[str, Any] = {"data": {"pool": "p.jsonl"}, "model": {"id": "m"}}
+    tree["annotator"] = {"type": "human"}
+    (tree if key == "notify" else tree["annotator"])[key.split(".")[-1]] = told
     config = parse_config(tree)
     with pytest.raises(
         UserError,
-        match=r"annotator\.notice\.\S+ names the host '\S+', which is not in the service's",
+        match=rf"^{key}\.\S+ names the host '\S+', which is not in the service's",
     ):
         check_hosts(config, ["example.org"])
     check_hosts(config, ["169.254.169.254", "mail.example.org"])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helpers.fakes.provider import run_provider
+from helpers.hooks import Hook, listen
 from helpers.projects import Project
 
 SMALL = [
@@ -28,10 +29,14 @@ def test_a_run_whose_budget_is_spent_ends_and_one_that_buys_nothing_says_so(
     )
     assert "Traceback" not in poor.stderr
 
-    for _ in range(2):
-        done = project.call(
-            *arguments, "stopping.dollars=2.5"
-        )  # the price of the first round, to the last cent
+    with listen(Hook) as (port, heard):
+        # The price of the first round, to the last cent.
+        first = [*arguments, "stopping.dollars=2.5", f"notify.webhook=http://127.0.0.1:{port}/"]
+        runs = [project.call(*first) for _ in range(2)]
+    ((_, told),) = heard  # what has ended is not told again
+    assert (told["type"], told["labels"], told["dollars"]) == ("run.budget", 5, 2.5)
+    assert told["text"] == "Run spent ended: budget spent (5 labels, 2.50 dollars)"
+    for done in runs:
         assert done.returncode == 0, done.stderr
         assert "finished: budget spent" in done.stdout
         assert len(project.read("spent", "labeled.jsonl")) == 5
@@ -64,7 +69,12 @@ def test_a_run_without_a_single_label_says_why(
             "--name",
             "none",
         ]
-        done = project.run("run", "sort.yaml", *settings, OPENAI_API_KEY="sk-test")
+        with listen(Hook) as (port, heard):
+            settings.append(f"notify.webhook=http://127.0.0.1:{port}/")
+            done = project.run("run", "sort.yaml", *settings, OPENAI_API_KEY="sk-test")
+    ((_, told),) = heard
+    assert told["type"] == "run.failed"
+    assert "got none, the first: " in told["reason"]
     assert done.returncode == 2, done.stderr
     assert (
         "error: the run ends without a label (all rounds done). 5 examples got none, the first: "

@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atgen_ray.annotation.context import AnnotationContext
-from atgen_ray.annotation.human.notifications import Notification, send_notification
 from atgen_ray.annotation.human.round_tasks import TaskDraft, TaskRound
+from atgen_ray.annotation.human.stalls import StallWatch
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.machine import machine
 from atgen_ray.core.records import Annotation, DeadLetter
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.notifications import NewTasks, send_message
 from atgen_ray.store.layout import round_folder
 
 AWAITING = "awaiting-human"  # kind of the event: tasks are published, and people were notified
@@ -70,6 +71,7 @@ class HumanAnnotator:
         self._announce()
         labels = list[Annotation]()
         dead = list[DeadLetter]()
+        stall = StallWatch(context)
         while True:
             taken, given_up = self._round.collect_labels()
             labels += taken
@@ -78,6 +80,7 @@ class HumanAnnotator:
             context.progress(max(0, len(ids) - left), len(ids))
             if not left:
                 return labels, dead
+            stall.look(left)
             machine().sleep(POLL_SECONDS)
 
     def _announce(self) -> None:
@@ -94,9 +97,7 @@ class HumanAnnotator:
         service = self._config.notice.service
         run = context.config.name
         page = f"{service.rstrip('/')}/annotate/{run}" if service else None
-        outcomes = send_notification(
-            self._config.notice, Notification(run, context.round, left, page)
-        )
+        outcomes = send_message(self._config.notice, NewTasks(run, context.round, left, page))
         context.journal.append(
             context.lease,
             AWAITING,

@@ -1,7 +1,6 @@
 """Sections of the configuration for people who label."""
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -9,62 +8,12 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 
 from atgen_ray.config.data import Shot
+from atgen_ray.config.notifications import NoticeConfig
 from atgen_ray.core.schema import Changeable, Fraction, Section
-
-
-class EmailConfig(Section):
-    """E-mail to annotators. The password is read from the environment: ATGEN_SMTP_PASSWORD."""
-
-    to: Annotated[list[str], Field(min_length=1)] = Field(description="Addresses of the annotators")
-    sender: str = Field(description="Address that it comes from")
-    host: str = Field(description="Name of the mail server")
-    port: Annotated[int, Field(ge=1, le=65535)] = Field(587, description="Port of the mail server")
-    security: Literal["starttls", "tls", "none"] = Field(
-        "starttls", description="How the connection is encrypted"
-    )
-    user: str | None = Field(
-        None, description="Name to sign in with at the mail server; null: do not sign in"
-    )
-
-    @field_validator("to", "sender")
-    @classmethod
-    def _is_address(cls, value: list[str] | str) -> list[str] | str:
-        for address in [value] if isinstance(value, str) else value:
-            if (
-                "@" not in address
-                or not address.isprintable()
-                or any(mark in address for mark in " ,;<>")
-            ):
-                raise ValueError(f"is {address[:80]!r}, expected an address as name@example.org")
-        return value
-
-
-class NoticeConfig(Section):
-    """Notifications of annotators about new tasks."""
-
-    webhook: str | None = Field(
-        None,
-        description="URL that a JSON message is posted to; null: ATGEN_WEBHOOK_URL in the "
-        "environment, where one with a secret in it belongs, or none",
-    )
-    email: EmailConfig | None = Field(None, description="Who is told by e-mail; null: nobody")
-    service: str | None = Field(
-        None,
-        description="Address of the service as annotators reach it, for links in the notice",
-    )
-
-    @field_validator("webhook", "service")
-    @classmethod
-    def _is_url(cls, url: str | None) -> str | None:
-        if url is not None and not re.fullmatch(r"https?://[^\s/?#@\\]+(/[^\s\\]*)?", url):
-            raise ValueError(f"is {url[:80]!r}, expected https://HOST/PATH")
-        return url
-
 
 DisplayKind = Literal["auto", "text", "markdown", "code", "json", "conversation"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from atgen_ray.config import RunConfig, ServiceConfig
+from atgen_ray.config import ChannelsConfig, RunConfig, ServiceConfig
 from atgen_ray.config.annotation import list_annotators
 from atgen_ray.config.annotators.people import HumanAnnotatorConfig
 from atgen_ray.core.errors import UserError
@@ -59,19 +59,23 @@ def check_hosts(config: RunConfig, hosts: list[str]) -> None:
     Raises:
         UserError: a notification would go to another host.
     """
+    told = dict[str, ChannelsConfig | None]({"notify": config.notify})
     for key, annotator in list_annotators(config.annotator):
         if isinstance(annotator, HumanAnnotatorConfig):
-            notice = annotator.notice
-            named = {
-                "webhook": urlsplit(notice.webhook).hostname if notice.webhook else None,
-                "email.host": notice.email.host if notice.email else None,
-            }
-            for part, host in named.items():
-                if host is not None and host not in hosts:
-                    raise UserError(
-                        f"{key}.notice.{part} names the host {host[:80]!r}, which is not in the "
-                        f"service's notice_hosts"
-                    )
+            told[f"{key}.notice"] = annotator.notice
+    for key, channels in told.items():
+        if channels is None:
+            continue
+        named = {
+            "webhook": urlsplit(channels.webhook).hostname if channels.webhook else None,
+            "email.host": channels.email.host if channels.email else None,
+        }
+        for part, host in named.items():
+            if host is not None and host not in hosts:
+                raise UserError(
+                    f"{key}.{part} names the host {host[:80]!r}, which is not in the service's "
+                    f"notice_hosts"
+                )
 
 
 def _is_path(location: str) -> bool:
