@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 from filelock import FileLock
-from helpers.forks import start_fork_servers
+from helpers.forks import start_fork_servers, wait_for_fork_server
 from helpers.ports import free_port
 from helpers.postgres import run_postgres
 from helpers.projects import Project, end_started, make_project_in, make_tiny_model
@@ -83,6 +83,7 @@ def ray_session() -> Iterator[None]:
     """
     import ray
 
+    wait_for_fork_server("agents")
     with pytest.MonkeyPatch.context() as patch, reuse_idle_workers():
         patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "120000")
         with start_needed_processes(log_monitor=False):

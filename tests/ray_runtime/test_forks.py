@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from helpers.forks import VARIABLE, Command
+from helpers.forks import ROLES, VARIABLE, Command, list_descendants, wait_for_fork_server
 
 pytestmark = [
     pytest.mark.usefixtures("ray_session"),
@@ -55,10 +54,20 @@ def start(**variables: str) -> ray.actor.ActorHandle:
 
 
 def wait_for_servers() -> None:
-    deadline = time.monotonic() + 120
-    while len([*Path(os.environ[VARIABLE]).glob("*s")]) < 2:
-        assert time.monotonic() < deadline, "the fork servers did not start"
-        time.sleep(0.2)
+    for role in ROLES:
+        wait_for_fork_server(role)
+        assert Path(os.environ[VARIABLE], role).exists(), f"the fork server of {role} did not start"
+
+
+def test_agents_of_a_raylet_are_forks() -> None:
+    wait_for_servers()
+    names = ("ray::DashboardA", "ray::RuntimeEnv")
+    agents = [each for each in list_descendants(os.getpid()) if each.name().startswith(names)]
+    assert len(agents) == 2
+    for agent in agents:
+        parent = agent.parent()
+        assert parent is not None
+        assert any("forks/server.py" in part for part in parent.cmdline())
 
 
 def test_a_worker_is_a_fork_with_surroundings_of_its_own() -> None:

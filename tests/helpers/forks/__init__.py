@@ -1,7 +1,8 @@
-"""Workers of Ray and commands that are forked from two processes, instead of started, in the tests.
+"""Workers of Ray, commands, and the two agents of a raylet that are forked from three processes,
+instead of started, in the tests.
 
 A worker spends ten CPU seconds on the imports of torch, transformers and the like, a command six,
-and the suite has some hundreds of them. A fork has them behind it, and shares their memory; all else
+the agents of a Ray four and a half, and the suite has some hundreds of them. A fork has them behind it, and shares their memory; all else
 of it is as in a process that was started: environment, folder, output, exit. The tests of clusters
 give their nodes environments of their own, and their workers start as a user's do; so do all with
 `ATGEN_TESTS_FORKS=off`.
@@ -27,6 +28,8 @@ from helpers.forks.hook.sitecustomize import ask_fork
 HERE = Path(__file__).parent
 ADOPT = 36  # PR_SET_CHILD_SUBREAPER: orphans below this process become its children
 VARIABLE = "ATGEN_TESTS_FORKS"
+ROLES = ("agents", "workers", "commands")
+PATIENCE = 120.0  # seconds, until the servers are ready on a machine that is busy
 
 
 def start_fork_servers() -> None:
@@ -39,7 +42,7 @@ def start_fork_servers() -> None:
     folder = tempfile.TemporaryDirectory(prefix="atgen-forks-")
     path = [str(HERE / "hook"), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ |= {VARIABLE: folder.name, "PYTHONPATH": os.pathsep.join(path)}
-    servers = [start_server(folder.name, role) for role in ("workers", "commands")]
+    servers = [start_server(folder.name, role) for role in ROLES]
 
     def stop() -> None:
         for server in servers:
@@ -50,10 +53,25 @@ def start_fork_servers() -> None:
     atexit.register(stop)
 
 
+def wait_for_fork_server(role: str) -> None:
+    """Wait until the server of `role` is ready, where there is to be one. A raylet gives its agents
+    fifteen seconds, which they do not keep beside the imports of three servers.
+    """
+    folder = os.environ.get(VARIABLE, "off")
+    deadline = time.monotonic() + PATIENCE
+    while folder != "off" and not Path(folder, role).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 def start_server(folder: str, role: str) -> subprocess.Popen[bytes]:
+    # A raylet tells its agents so, and they read it at import.
+    of_role = (
+        {"RAY_enable_pipe_based_agent_to_parent_health_check": "1"} if role == "agents" else {}
+    )
     with Path(f"{folder}/{role}.log").open("w") as log:
         return subprocess.Popen(
             [sys.executable, str(HERE / "server.py"), f"{folder}/{role}"],
+            env=os.environ | of_role,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -61,13 +79,11 @@ def start_server(folder: str, role: str) -> subprocess.Popen[bytes]:
 
 
 def list_descendants(pid: int) -> list[psutil.Process]:
-    """Return the processes below `pid`, and the forks that are workers of a raylet among them."""
+    """Return the processes below `pid`, and the forks that a raylet among them asked for."""
     below = psutil.Process(pid).children(recursive=True)
-    record = Path(os.environ.get(VARIABLE, "off")) / "workers.pids"
-    if not record.exists():
-        return below
+    records = Path(os.environ.get(VARIABLE, "off")).glob("*.pids")
     above = {process.pid for process in below}
-    pairs = (line.split() for line in record.read_text().splitlines())
+    pairs = [line.split() for record in records for line in record.read_text().splitlines()]
     for fork in [int(fork) for fork, raylet in pairs if int(raylet) in above]:
         with suppress(psutil.NoSuchProcess):
             below.append(psutil.Process(fork))

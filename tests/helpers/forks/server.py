@@ -1,9 +1,10 @@
 """A process that has imported what workers of Ray and our commands import, and forks one for each
 that asks.
 
-Run as `python server.py SOCKET`, the name of which says for whom it is: `workers` or `commands`.
-Ray's workers learn from the environment who they are, which Ray reads at import: their server
-imports nothing of Ray, and what Ray imports. Commands import Ray and no torch.
+Run as `python server.py SOCKET`, the name of which says for whom it is: `workers`, `commands` or
+`agents`, which are those of a raylet. Ray's workers learn from the environment who they are, which
+Ray reads at import: their server imports nothing of Ray, and what Ray imports. Commands and agents
+import Ray and no torch.
 """
 
 import ctypes
@@ -33,6 +34,7 @@ NOT_READ_OF_RAY = {
     *("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_TMPDIR"),
     *("RAY_CLIENT_MODE", "RAY_LD_PRELOAD_ON_WORKERS", "RAY_USAGE_STATS_ENABLED"),
     *("RAY_idle_worker_killing_time_threshold_ms", "RAY_task_oom_retries"),
+    *("RAY_NODE_ID", "RAY_RAYLET_PID"),
 }
 IDS_OF_A_FORK = 5000  # far more than a command draws
 END_WITH_PARENT = 1  # PR_SET_PDEATHSIG; forks do not inherit it
@@ -94,14 +96,24 @@ PACKAGES = {
         "atgen_ray.serving.application",
         "uvicorn",
     ),
+    "agents": (
+        "aiohttp",
+        "ray.dashboard.agent",
+        "ray._private.runtime_env.default_impl",
+        "ray._private.runtime_env.plugin",
+    ),
 }
 
 
 def import_packages(role: str) -> None:
     """Import what most processes of a role need."""
-    for package in (*PACKAGES[role], *PACKAGES_OF_BOTH):
+    for package in (*PACKAGES[role], *(PACKAGES_OF_BOTH if role != "agents" else ())):
         importlib.import_module(package)
-    assert "ray" not in sys.modules or role == "commands"
+    if role == "agents":
+        from ray.dashboard.utils import DashboardAgentModule, get_all_modules
+
+        get_all_modules(DashboardAgentModule)  # which imports them
+    assert "ray" not in sys.modules or role != "workers"
     assert "torch" not in sys.modules or role == "workers"
 
 

@@ -1,5 +1,6 @@
 """Runs first in every Python that the tests start: a worker of Ray asks the fork server to take its
-place, and ends. Any other Python, and a worker that is refused, goes on as without this file.
+place, and ends; an agent of a raylet does so too, and ends with its fork, since the raylet ends with
+its agents. Any other Python, and one that is refused, goes on as without this file.
 """
 
 import os
@@ -51,8 +52,37 @@ def find_worker(arguments: list[str]) -> list[str] | None:
     return None
 
 
-if servers := os.environ.get("ATGEN_TESTS_FORKS"):
-    found = find_worker(sys.orig_argv)
-    server = f"{servers}/workers"
-    if found and ask_fork(server, found, dict(os.environ), os.getcwd(), [0, 1, 2], False):  # noqa: PTH109
-        os._exit(0)
+def find_agent(arguments: list[str]) -> list[str] | None:
+    """Return script and arguments of an agent of a raylet; None for anything else."""
+    for place, argument in enumerate(arguments[:4]):
+        if argument.endswith(("ray/dashboard/agent.py", "ray/_private/runtime_env/agent/main.py")):
+            return arguments[place:]
+    return None
+
+
+def wait_for(pid: int) -> None:
+    """Wait until the process `pid`, which is no child, has ended."""
+    import select
+
+    waiting = select.poll()
+    waiting.register(os.pidfd_open(pid), select.POLLIN)
+    waiting.poll()
+
+
+def give_place(servers: str) -> None:
+    """End this process, at once or with its fork, if a fork does its work."""
+    for role, find in (("workers", find_worker), ("agents", find_agent)):
+        command = find(sys.orig_argv)
+        if command is None:
+            continue
+        folder = os.getcwd()  # noqa: PTH109
+        environment = dict(os.environ)
+        fork = ask_fork(f"{servers}/{role}", command, environment, folder, [0, 1, 2], False)
+        if fork and role == "agents":
+            wait_for(fork)
+        if fork:
+            os._exit(0)
+
+
+if found := os.environ.get("ATGEN_TESTS_FORKS"):
+    give_place(found)
