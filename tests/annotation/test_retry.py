@@ -14,7 +14,7 @@ from helpers.faults import CREATE, POLL
 from atgen_ray.annotation.llm.request_counts import summarize_requests
 from atgen_ray.annotation.llm.retry import Reopened, reopen_requests
 from atgen_ray.core.errors import RunBusyError, RunPaused, UserError
-from atgen_ray.store.journal import WARNING
+from atgen_ray.store.events import WARNING
 from atgen_ray.store.ledger import read_balance
 from atgen_ray.store.owner import ProcessIdentity
 

@@ -34,7 +34,8 @@ from helpers.two_controllers import (
 from atgen_ray.config.loading import dump_config
 from atgen_ray.core.errors import LeaseLostError
 from atgen_ray.runs.doctor import examine, repair
-from atgen_ray.store.journal import Event, Journal
+from atgen_ray.store.events import Event
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import find_output

@@ -39,7 +39,9 @@ from atgen_ray.runs.shared_cache import ContentCache
 from atgen_ray.serving.security.login import Sessions
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.audit import AuditLog, Entry, Who
-from atgen_ray.store.journal import WARNING, Journal, Lease
+from atgen_ray.store.events import WARNING
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import describe_shared

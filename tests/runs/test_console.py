@@ -19,7 +19,7 @@ from atgen_ray.runs.console import (
     curve_table,
     describe_step,
 )
-from atgen_ray.store.journal import Event
+from atgen_ray.store.events import Event
 
 METRICS = ("rouge1", "rouge2", "rougeL", "exact_match", "token_f1")
 

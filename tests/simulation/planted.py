@@ -17,7 +17,7 @@ from atgen_ray.annotation.llm.request_log import RequestLog, Settlement
 from atgen_ray.annotation.llm.shard_runner import ShardRunner, UnknownOutcomeError
 from atgen_ray.annotation.providers.base import ProviderError
 from atgen_ray.runs.controller import Controller
-from atgen_ray.store.journal import STEP
+from atgen_ray.store.events import STEP
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import StepOutputs
 

@@ -22,7 +22,8 @@ from hypothesis.stateful import (
 
 from atgen_ray.core.errors import LeaseLostError, RunBusyError
 from atgen_ray.core.records import Annotation, DeadLetter
-from atgen_ray.store.journal import Journal, Lease
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.owner import ProcessIdentity
 
 

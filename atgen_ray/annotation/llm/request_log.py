@@ -17,7 +17,9 @@ from atgen_ray.annotation.llm.prompts import JUDGED, hash_shard, identify
 from atgen_ray.annotation.providers.base import RequestAttempt, Shard
 from atgen_ray.annotation.request import AnnotationRequest, Key
 from atgen_ray.core.machine import machine
-from atgen_ray.store.journal import RESTORED, Journal, Lease
+from atgen_ray.store.events import RESTORED
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.ledger import Entry, Ledger, Scope
 from atgen_ray.store.tables import requests, shards
 
