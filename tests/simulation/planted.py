@@ -48,11 +48,7 @@ def write_first() -> Iterator[None]:
         if (round, step) in self._committed:
             return False
         self._tracker.start_step(round, step)
-        out: RunFolder = copy(self._folder)
-        out._area = ""
-        out._check = None
-        out._written = {}
-        out._folders = []
+        out: RunFolder = self._folder.below()
         more = {}
         if output is None or not self._folder.exists(output):
             more = make(self._tracker, out) or {}
