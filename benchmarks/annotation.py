@@ -35,7 +35,8 @@ from helpers.faults import list_trials, try_fault  # noqa: E402
 from atgen_ray.annotation.llm.annotator import LLMAnnotator  # noqa: E402
 from atgen_ray.annotation.llm.billing import BillingPolicy  # noqa: E402
 from atgen_ray.annotation.llm.prompts import PromptWriter  # noqa: E402
-from atgen_ray.annotation.llm.request_log import RequestLog, Settlement  # noqa: E402
+from atgen_ray.annotation.llm.request_log import RequestLog  # noqa: E402
+from atgen_ray.annotation.llm.request_records import Settlement  # noqa: E402
 from atgen_ray.annotation.registry import build_provider  # noqa: E402
 from atgen_ray.annotation.request import AnnotationRequest  # noqa: E402
 from atgen_ray.config.prices import find_price  # noqa: E402

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from atgen_ray.annotation.llm.cost_bounds import FEW, CostBounds
 from atgen_ray.annotation.llm.prompts import PromptWriter
-from atgen_ray.annotation.llm.request_log import RequestLog, Settlement
+from atgen_ray.annotation.llm.request_log import RequestLog
+from atgen_ray.annotation.llm.request_records import Settlement
 from atgen_ray.annotation.llm.token_counter import find_counter
 from atgen_ray.annotation.request import AnnotationRequest, Prompt
 from atgen_ray.config import OpenAIAnnotatorConfig, RunConfig, StoppingConfig

@@ -428,7 +428,7 @@ def test_tasks_kept_for_people_and_groups_come_first_and_to_nobody_else(journal:
 
 
 def test_receipts_stay_few_and_small(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atgen_ray.annotation.human.queue.RECEIPTS", 10)
+    monkeypatch.setattr("atgen_ray.annotation.human.receipts.RECEIPTS", 10)
     desk = HumanDesk(journal, 1)
     desk.publish_tasks()
     queue = desk.queue("ann")

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from atgen_ray.annotation.context import AnnotationContext
-from atgen_ray.annotation.human.exchange.label_import import ImportedLabel, bring_labels
+from atgen_ray.annotation.human.exchange.imported_labels import ImportedLabel
+from atgen_ray.annotation.human.exchange.label_import import bring_labels
 from atgen_ray.annotation.human.lead.bulk import BulkActions, BulkRequest
 from atgen_ray.annotation.human.lead.guideline_edits import edit_guidelines, remark
 from atgen_ray.annotation.human.lead.reviews import review_answer

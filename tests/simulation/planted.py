@@ -13,7 +13,8 @@ from typing import Any
 from unittest.mock import patch
 
 from atgen_ray.annotation import registry
-from atgen_ray.annotation.llm.request_log import RequestLog, Settlement
+from atgen_ray.annotation.llm.request_log import RequestLog
+from atgen_ray.annotation.llm.request_records import Settlement
 from atgen_ray.annotation.llm.shard_runner import ShardRunner, UnknownOutcomeError
 from atgen_ray.annotation.providers.base import ProviderError
 from atgen_ray.runs.controller import Controller
