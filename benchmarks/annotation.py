@@ -67,7 +67,7 @@ async def ask_plainly(url: str, prompts: list[Any], at_once: int) -> list[str]:
     room = asyncio.Semaphore(at_once)
 
     async def ask(prompt: Any) -> str:
-        turns = [{"role": "system", "content": prompt.system}]
+        turns: list[Any] = [{"role": "system", "content": prompt.system}]
         turns += [{"role": role, "content": text} for role, text in prompt.turns]
         async with room:
             answer = await client.chat.completions.create(

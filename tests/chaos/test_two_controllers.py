@@ -142,9 +142,9 @@ def test_a_controller_that_slept_changes_nothing(
         assert first.exitcode == LOST
         check(journal, place, POINTS[point][3])
         # What it has left is of no use to anybody, and the doctor puts it away.
-        found = examine(journal, place, "demo", deep=True).findings
-        assert {finding.kind for finding in found} <= {"leftover"}
-        repair(journal, place, found)
+        left = examine(journal, place, "demo", deep=True).findings
+        assert {finding.kind for finding in left} <= {"leftover"}
+        repair(journal, place, left)
         assert examine(journal, place, "demo", deep=True).findings == []
         check(journal, place, POINTS[point][3])
 

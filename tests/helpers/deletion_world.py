@@ -99,7 +99,8 @@ def build_world(root: Path, provider: FakeProvider, url: str | None = None) -> W
     _run_model(world, journal)
     _run_people(world, journal)
     for run in (MODEL_RUN, PEOPLE_RUN):
-        export_labels(run, world.storage, url and SecretStr(url), "jsonl", root / f"{run}.jsonl")
+        secret = SecretStr(url) if url else None
+        export_labels(run, world.storage, secret, "jsonl", root / f"{run}.jsonl")
     journal.close()
     return world
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,7 @@ def folder(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFo
     """A folder with the pool in row groups of seven, as a large pool has many."""
     monkeypatch.setattr(parquet_files, "GROUP_ROWS", 7)
     folder = RunFolder(str(tmp_path), "run")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": id_, "row": row, "text": text, "content": f"hash of {row}", "duplicate_of": None}
         for row, (id_, text) in enumerate(zip(pool.ids, pool.texts, strict=True))
     ]

@@ -50,7 +50,7 @@ def write_first() -> Iterator[None]:
             return False
         self._tracker.start_step(round, step)
         out: RunFolder = self._folder.below()
-        more = {}
+        more: dict[str, Any] = {}
         if output is None or not self._folder.exists(output):
             more = make(self._tracker, out) or {}
         files = {
