@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from atgen_ray.api.selecting import select, select_examples
     from atgen_ray.config import RunConfig
     from atgen_ray.core.errors import RunFailedError, UserError
-    from atgen_ray.store.journal import Event
+    from atgen_ray.store.events import Event
 
 __version__ = "0.1.0"
 

@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/agreement"))
     options = parser.parse_args()
     embed = load_embedding()
-    tasks = {}
+    tasks: dict[str, Any] = {}
     for name, (place, read) in TASKS.items():
         if not (options.source / place).exists():
             print(f"{name}: {place} is not there", file=sys.stderr)

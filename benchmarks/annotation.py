@@ -35,7 +35,8 @@ from helpers.faults import list_trials, try_fault  # noqa: E402
 from atgen_ray.annotation.llm.annotator import LLMAnnotator  # noqa: E402
 from atgen_ray.annotation.llm.billing import BillingPolicy  # noqa: E402
 from atgen_ray.annotation.llm.prompts import PromptWriter  # noqa: E402
-from atgen_ray.annotation.llm.request_log import RequestLog, Settlement  # noqa: E402
+from atgen_ray.annotation.llm.request_log import RequestLog  # noqa: E402
+from atgen_ray.annotation.llm.request_records import Settlement  # noqa: E402
 from atgen_ray.annotation.registry import build_provider  # noqa: E402
 from atgen_ray.annotation.request import AnnotationRequest  # noqa: E402
 from atgen_ray.config.prices import find_price  # noqa: E402
@@ -66,7 +67,7 @@ async def ask_plainly(url: str, prompts: list[Any], at_once: int) -> list[str]:
     room = asyncio.Semaphore(at_once)
 
     async def ask(prompt: Any) -> str:
-        turns = [{"role": "system", "content": prompt.system}]
+        turns: list[Any] = [{"role": "system", "content": prompt.system}]
         turns += [{"role": role, "content": text} for role, text in prompt.turns]
         async with room:
             answer = await client.chat.completions.create(

@@ -118,7 +118,7 @@ def measure(people: int, tasks: int, storage: Path) -> dict[str, Any]:
             seconds = time.perf_counter() - started
     finally:
         server.kill()
-    labels, dead = desk.round().take()
+    labels, dead = desk.round().collect_labels()
     counts = Counter(label.id for label in labels)
     report = {"people": people, "tasks": tasks, "seconds": round(seconds, 1), "requests": []}
     report |= {

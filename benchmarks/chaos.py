@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class Bench:
     @property
     def command(self) -> list[str]:
         price = {"input": 100.0, "output": 100.0}
-        annotator = {
+        annotator: dict[str, Any] = {
             "type": "openai",
             "model": "fake",
             "base_url": self.provider.openai,
@@ -94,7 +95,7 @@ class Bench:
         store: ObjectStore | None = None,
         project: Project | None = None,
         more: Sequence[str] = (),
-        **environment: str,
+        **environment: Any,
     ) -> dict[str, Any]:
         """One run through `points`, its verdict, and what the stand-in billed.
 
@@ -171,15 +172,13 @@ def list_runs(seed: int, stack: ExitStack) -> dict[str, Callable[[Bench], dict[s
     """Every run by its name, which begins with its mode."""
     runs: dict[str, Callable[[Bench], dict[str, Any]]] = {}
     for number, points in enumerate(spread(list_points(), 4)):
-        runs[f"steps {number}"] = lambda bench, points=points: bench.try_run(points)
+        runs[f"steps {number}"] = partial(Bench.try_run, points=points)
     for number in range(6):
         drawn = draw_points(random.Random(seed + number), 12)
-        runs[f"random {number}"] = lambda bench, drawn=drawn: bench.try_run(drawn)
+        runs[f"random {number}"] = partial(Bench.try_run, points=drawn)
     for name, methods in RPC.items():
         failures = json.dumps(dict.fromkeys(methods, LOST_CALLS))
-        runs[f"rpc {name}"] = lambda bench, failures=failures: bench.try_run(
-            [], RAY_testing_rpc_failure=failures
-        )
+        runs[f"rpc {name}"] = partial(Bench.try_run, points=[], RAY_testing_rpc_failure=failures)
     runs["postgres"] = lambda bench: try_postgres(bench, stack)
     runs["nodes"] = try_nodes
     runs["store"] = try_store

@@ -21,10 +21,18 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from serving import MODEL, configure, measure_apart, start_service, write_prompts
+# The benchmark beside this one; for mypy `serving` are the tests of that room.
+from serving import (  # type: ignore[attr-defined]
+    MODEL,
+    configure,
+    measure_apart,
+    start_service,
+    write_prompts,
+)
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -206,7 +214,11 @@ def measure_merge(tokens: int) -> dict[str, Any]:
     return {"turn": time.perf_counter() - started}
 
 
-SIDES = {"baseline": measure_baseline, "replicas": measure_replicas, "merge": measure_merge}
+SIDES: dict[str, Callable[..., dict[str, Any]]] = {
+    "baseline": measure_baseline,
+    "replicas": measure_replicas,
+    "merge": measure_merge,
+}
 
 
 def write_results(sides: dict[str, dict[str, Any]], prefix: Path) -> None:

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def embed(sizes: Sizes, folder: Path) -> str:
     for dtype in ("float32", "bfloat16"):
         encoder = Encoder(EmbeddingConfig(model=ENCODER, dtype=dtype, batch_size=256), 4)
         encoder(batch.slice(0, 32))
-        table, seconds = clock(lambda encoder=encoder: encoder(batch))
+        table, seconds = clock(partial(encoder, batch))
         vectors[dtype] = np.array(table["embedding"].to_pylist())
         speeds[dtype] = len(texts) / seconds
     cosine = (vectors["float32"] * vectors["bfloat16"]).sum(1).min()
@@ -130,7 +131,7 @@ def generate(sizes: Sizes, folder: Path) -> str:
             model, PromptConfig(), request, None, EngineConfig(threads_per_worker=4)
         )
         worker(batch.slice(0, 2))
-        features[dtype], seconds = clock(lambda worker=worker: worker(batch))
+        features[dtype], seconds = clock(partial(worker, batch))
         tokens = sum(map(len, features[dtype]["token_ids"].to_pylist()))
         speeds[dtype] = tokens / seconds
         if dtype == "float32":
@@ -162,7 +163,7 @@ def compare_with_cpu(worker: TransformersWorker, features: pa.Table, rows: int =
     return largest
 
 
-def train(method: str, sizes: Sizes, folder: Path) -> str:
+def train(method: Any, sizes: Sizes, folder: Path) -> str:
     examples = [
         {"text": f"Add one to {index}.", "answer": f"The result is {index + 1}."}
         for index in range(sizes.examples)

@@ -61,7 +61,7 @@ def fill(journal: Journal, labels: int, entries: int) -> str:
     with journal.database.writing() as connection:
         at = _count_to(labels)
         example = _name("example", at)
-        label = {
+        label: dict[str, Any] = {
             "run": sa.literal(name),
             "example_id": example,
             "annotator": sa.literal("model"),
@@ -73,7 +73,7 @@ def fill(journal: Journal, labels: int, entries: int) -> str:
         }
         connection.execute(sa.insert(annotations).from_select([*label], sa.select(*label.values())))
         at = _count_to(labels * entries)
-        entry = {
+        entry: dict[str, Any] = {
             "run": sa.literal(name),
             "key": _name("key", at),
             "round": 1 + at // entries // ROUND,

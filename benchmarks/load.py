@@ -155,7 +155,7 @@ async def ask(
     """One request; how long the service asks to wait before the next."""
     examples = [{"id": f"e{at}", "text": f"sort these words {chance.random()}"} for at in range(20)]
     selection = {"examples": examples, "strategy": "random", "count": 3}
-    chat = {
+    chat: dict[str, Any] = {
         "model": "tiny",
         "messages": [{"role": "user", "content": f"Count to {chance.randint(1, 99)}."}],
     }
@@ -299,7 +299,7 @@ async def count_results(client: httpx.AsyncClient, jobs: list[str]) -> Counter[s
 
 def count_labels(desk: HumanDesk, accepted: dict[str, str]) -> dict[str, int]:
     """What became of every label."""
-    labels, _ = desk.round().take()
+    labels, _ = desk.round().collect_labels()
     stored = Counter(label.id for label in labels)
     texts = {label.id: label.text for label in labels}
     lost = sum(texts.get(id_) != text for id_, text in accepted.items())

@@ -58,12 +58,14 @@ def measure(browser: Browser, url: str, token: str | None, path: str, loads: int
     """Median milliseconds to the first contentful paint, and bytes of the page with its styles and
     scripts.
     """
-    cold, warm, weights = [], [], {}
+    cold: list[float] = []
+    warm: list[float] = []
+    weights: dict[str, Any] = {}
     kept = open_context(browser, url, token)
     for _ in range(loads):
         fresh = open_context(browser, url, token)
         page = fresh.new_page()
-        page.on("response", lambda answer: weights.__setitem__(answer.url, answer))
+        page.on("response", lambda answer: weights.update({answer.url: answer}))
         page.goto(path)
         cold.append(page.evaluate(PAINT))
         if len(cold) == 1:  # what the page's parts bring later is data

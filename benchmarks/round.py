@@ -33,6 +33,7 @@ import torch
 from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import load_config
 from atgen_ray.core.records import GenerationRequest
+from atgen_ray.core.stored import Stored, at_path
 from atgen_ray.data import build_split
 from atgen_ray.embedding import embed_pool
 from atgen_ray.embedding.encoder import Encoder
@@ -121,7 +122,7 @@ def measure_idle(
     engine = config.engine.model_copy(update={"backend": "vllm"})
     first = pool.slice(0, 1).select(["id", "text"])
 
-    def answer(with_engine: VLLMEngine, name: str, tuned: Path | None) -> float:
+    def answer(with_engine: VLLMEngine, name: str, tuned: Stored | None) -> float:
         run = RunFolder(str(folder), name)
         request = GenerationRequest(1)
         return clock(
@@ -139,8 +140,8 @@ def measure_idle(
         restarted = merging + answer(started, "restarted", None)
     with closing(VLLMEngine(model, config.prompt, engine)) as kept:
         # The adapter of the round before.
-        answer(kept, "before", adapter)
-        copy = shutil.copytree(adapter, folder / "next")
+        answer(kept, "before", at_path(adapter))
+        copy = at_path(Path(shutil.copytree(adapter, folder / "next")))
         return {"restarted": round(restarted, 2), "kept": answer(kept, "kept", copy)}
 
 

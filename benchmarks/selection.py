@@ -115,7 +115,9 @@ def plan_near_exact(quick: bool, largest: int) -> list[Result]:
 
 
 def plan_large(quick: bool, largest: int) -> list[Result]:
-    methods = {min(largest, 100_000): ("partition", "stochastic", "sparse", "subsample")}
+    methods: dict[int, tuple[str, ...]] = {
+        min(largest, 100_000): ("partition", "stochastic", "sparse", "subsample")
+    }
     if largest >= 1_000_000:
         methods[1_000_000] = ("partition", "subsample")
     return [
@@ -165,7 +167,7 @@ PLANS: dict[str, Callable[[bool, int], list[Result]]] = {
 def judge(rows: list[Result]) -> list[Result]:
     """What was aimed at, and what was found."""
 
-    def pick(case: str, **settings: Any) -> Result | None:
+    def pick(case: str, **settings: Any) -> Any:
         return next(
             (
                 r

@@ -117,7 +117,8 @@ def idds(size: int, count: int, method: str, dimensions: int = 768) -> Result:
     if method == "dense":
         started = time.perf_counter()
         table = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
-        pool, labeled, rows = table.sum(axis=1), np.zeros(size), []
+        pool, labeled = table.sum(axis=1), np.zeros(size)
+        rows: list[int] = []
         for pick in range(count):
             scores = 0.67 * pool / (size - pick) - 0.33 * labeled / max(1, pick)
             scores[rows] = -np.inf

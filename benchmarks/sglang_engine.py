@@ -73,6 +73,8 @@ def measure(arguments: argparse.Namespace) -> list[tuple[str, str]]:
     with reuse_idle_workers():
         ray.init(address="local", logging_level="ERROR", log_to_driver=False)
 
+    tokens = 0
+
     def generate(backend: str, adapter: Path | None = None, rows: int | None = None) -> float:
         """Seconds of a pass, and its tokens."""
         engine = EngineConfig(backend=backend, threads_per_worker=arguments.threads)
@@ -82,7 +84,7 @@ def measure(arguments: argparse.Namespace) -> list[tuple[str, str]]:
                 build_engine(model, PromptConfig(), engine),
                 examples.slice(0, rows),
                 GenerationRequest(model.max_new_tokens),
-                adapter and at_path(adapter),
+                None if adapter is None else at_path(adapter),
                 RunFolder(folder, "run"),
                 "parts",
                 engine.batch_size,
@@ -93,7 +95,6 @@ def measure(arguments: argparse.Namespace) -> list[tuple[str, str]]:
         tokens = sum(map(len, features["token_ids"].to_pylist()))
         return seconds
 
-    tokens = 0
     rows = [("machine", ", ".join(f"{k} {v}" for k, v in describe_machine().items()))]
     rows.append(("GPUs of the cluster", str(count_gpus())))
     rows.append(("until the first answer, s", f"{generate('sglang', rows=1):.1f}"))

@@ -334,9 +334,9 @@ def main() -> None:
             found["browser"] = browse(address, token, run, args.loads)
             print(found["page"], found["browser"], flush=True)
             found["bulk"] = {}
-            for name, one in act(client, path, run):
-                found["bulk"][name] = one
-                print(name, one, flush=True)
+            for name, bulk in act(client, path, run):
+                found["bulk"][name] = bulk
+                print(name, bulk, flush=True)
         journal.close()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.with_suffix(".json").write_text(json.dumps(found, indent=2))

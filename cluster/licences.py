@@ -41,7 +41,7 @@ def normalize(name: str) -> str:
 
 def tell_licence(package: Distribution) -> str:
     """Return the licence by SPDX expression, else classifiers, else the free text's first line."""
-    metadata = package.metadata
+    metadata: Any = package.metadata  # a message of `email`, as its type does not say
     expression = str(metadata.get("License-Expression", ""))
     classified = [
         value.rsplit(" :: ", 1)[1]

@@ -11,8 +11,10 @@ from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.machine import machine
 from atgen_ray.core.records import Annotation, DeadLetter, Progress
-from atgen_ray.store.journal import WARNING, Journal, Lease
+from atgen_ray.store.events import WARNING
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import PROVIDER_STATE
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.ledger import Ledger, Scope, format_dollars
 from atgen_ray.store.run_folder import RunFolder
 

@@ -101,7 +101,7 @@ def compare(
 
 @without_traceback
 def report(
-    runs: Sequence[str | Run],
+    runs: str | Run | Sequence[str | Run],
     output: Location = "report.html",
     *,
     storage: Location | None = None,
@@ -127,10 +127,13 @@ def report(
 
 
 def _name_runs(
-    runs: Sequence[str | Run], storage: Location | None, database_url: str | None, least: int
+    runs: str | Run | Sequence[str | Run],
+    storage: Location | None,
+    database_url: str | None,
+    least: int,
 ) -> tuple[list[str], tuple[str, Any]]:
     """Return the names of the runs, and where they are."""
-    given: Sequence[str | Run] = [runs] if isinstance(runs, str | Run) else runs
+    given = [runs] if isinstance(runs, str | Run) else runs
     if len(given) < least or not all(isinstance(each, str | Run) for each in given):
         some = "at least two runs" if least > 1 else "at least one run"
         raise UserError(f"runs is {str(runs)[:80]!r}, expected {some}, by name or as opened")

@@ -11,7 +11,7 @@ from atgen_ray.core.errors import RunFailedError, UserError
 if TYPE_CHECKING:
     from atgen_ray.config import RunConfig
     from atgen_ray.runs.leased_run import Goal, Snapshot
-    from atgen_ray.store.journal import Event
+    from atgen_ray.store.events import Event
 
 OnEvent = Callable[["Event"], Any]
 

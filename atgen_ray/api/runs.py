@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from atgen_ray.config import RunConfig
     from atgen_ray.core.stored import Stored
-    from atgen_ray.store.journal import Event
+    from atgen_ray.store.events import Event
     from atgen_ray.store.run_folder import RunFolder
 
 # Storage and URL of the journal, as the rooms below take them.

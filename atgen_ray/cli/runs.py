@@ -35,7 +35,7 @@ def list_runs(
             *(str(row[key]) for key in ("name", "status", "round", "labels", "dollars", "updated"))
         )
     console.print(table if rows else "no runs yet")
-    from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION  # with the database's library
+    from atgen_ray.store.run_records import INTERRUPTED, INTERRUPTION  # with the database's library
 
     if any(row["status"] == INTERRUPTED for row in rows):
         typer.echo(f"{INTERRUPTED}: {INTERRUPTION}")

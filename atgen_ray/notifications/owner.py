@@ -5,7 +5,8 @@ from collections.abc import Callable
 from atgen_ray.config import RunConfig
 from atgen_ray.config.notifications import Occasion
 from atgen_ray.notifications.channels import Message, send_message
-from atgen_ray.store.journal import Journal, Lease
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.leases import Lease
 
 NOTIFIED = "notified"  # kind of the event: the owner was told
 

@@ -19,10 +19,11 @@ from atgen_ray.reporting.plots.curves import draw_learning_curve
 from atgen_ray.reporting.run_view import RunView
 from atgen_ray.store.existing import open_runs
 from atgen_ray.store.exports import REPORT, note_export
-from atgen_ray.store.journal import INTERRUPTED, INTERRUPTION, Journal, explain_end
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.label_changes import count_stale_labels
 from atgen_ray.store.owner import name_user
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.run_records import INTERRUPTED, INTERRUPTION, explain_end
 
 
 def publish_report(

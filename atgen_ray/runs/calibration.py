@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from atgen_ray.annotation.calibration import Opinion, calibrate, is_person, list_opinions
-from atgen_ray.annotation.human.exchange.label_import import read_labels
+from atgen_ray.annotation.human.exchange.imported_labels import read_labels
 from atgen_ray.annotation.router import is_drawn
 from atgen_ray.config import RouterConfig, RunConfig
 from atgen_ray.config.loading import parse_config

@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.table import Table
 
 from atgen_ray.engines.choice import ENGINE
-from atgen_ray.store.journal import WARNING, Event
+from atgen_ray.store.events import WARNING, Event
 
 NOTES = (WARNING, ENGINE)  # kinds of events that are shown as one line
 NOTEBOOK_SECONDS = 0.5  # how often the bar of a notebook is drawn at most

@@ -64,9 +64,11 @@ from atgen_ray.runs.tracking import Tracking
 from atgen_ray.runs.workers import RAY_WORKERS, Workers
 from atgen_ray.selection import read_bound
 from atgen_ray.selection.strategy import MODEL
-from atgen_ray.store.journal import STEP, WARNING, Event, Journal, Lease
+from atgen_ray.store.events import STEP, WARNING, Event
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.label_changes import LABEL_CHANGES, read_last_change
 from atgen_ray.store.layout import round_folder
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import StepOutputs, describe_shared
 from atgen_ray.training import TrainingExample

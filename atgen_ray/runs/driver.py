@@ -36,11 +36,13 @@ from atgen_ray.runs.leased_run import Goal, Snapshot
 from atgen_ray.runs.stopping import SELECTED
 from atgen_ray.runs.takeover import settle_source
 from atgen_ray.store.changes import audited
+from atgen_ray.store.events import Event
 from atgen_ray.store.housekeeping import set_served
-from atgen_ray.store.journal import Event, Journal, explain_end, open_journal
+from atgen_ray.store.journal import Journal, open_journal
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.owner import name_user
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.run_records import explain_end
 
 POLL_SECONDS = 0.5
 EVERYTHING = 2**31 - 1  # above all sequence numbers

@@ -31,9 +31,12 @@ from atgen_ray.notifications import Ending, tell_owner
 from atgen_ray.reporting.publish import publish_report
 from atgen_ray.runs.failures import explain_failure
 from atgen_ray.runs.stopping import BUDGET
-from atgen_ray.store.journal import HANDED_OVER, Event, Lease, Status, open_journal
+from atgen_ray.store.events import HANDED_OVER, Event
+from atgen_ray.store.journal import open_journal
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.run_records import Status
 from atgen_ray.store.step_outputs import name_attempt
 
 if TYPE_CHECKING:

@@ -24,19 +24,16 @@ from atgen_ray.core.locations import check_folder
 from atgen_ray.core.records import INHERITED
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.store.changes import audited
+from atgen_ray.store.events import CHANGED
 from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
 from atgen_ray.store.exports import note_export
-from atgen_ray.store.journal import (
-    CHANGED,
-    Journal,
-    explain_end,
-    find_journal,
-)
+from atgen_ray.store.journal import Journal, find_journal
 from atgen_ray.store.label_changes import describe_stale_labels
 from atgen_ray.store.layout import PROVIDER_STATE, round_folder
 from atgen_ray.store.ledger import read_balance, read_inherited
 from atgen_ray.store.owner import name_user
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.run_records import explain_end
 from atgen_ray.store.totals import RunTotals
 
 if TYPE_CHECKING:

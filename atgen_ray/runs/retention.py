@@ -15,8 +15,9 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.runs.deletion import Target, delete
 from atgen_ray.runs.deletion.redaction import list_strings
 from atgen_ray.runs.deletion.whole import UPLOADS, list_uploads
-from atgen_ray.store.journal import UNDER_WAY, Journal
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import open_storage
+from atgen_ray.store.run_records import UNDER_WAY
 from atgen_ray.store.tables import events, receipts, requests
 
 DAY = 86_400.0

@@ -22,8 +22,11 @@ from atgen_ray.config.loading import dump_config, renew_config
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.money import to_nano
 from atgen_ray.core.records import DELETED, INHERITED, Annotation
-from atgen_ray.store.journal import STEP, Journal, Lease
+from atgen_ray.store.events import STEP, enter_event
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.labels import enter_annotations
 from atgen_ray.store.layout import round_folder
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.ledger import read_cost
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import FILES, StepOutputs
@@ -97,8 +100,12 @@ def take_over(config: RunConfig, journal: Journal, lease: Lease, folder: RunFold
     # share a place.
     with journal.leased_transaction(lease) as connection:
         for at in rounds:
-            journal.enter_annotations(
-                connection, config.name, at, [label for of, label in labels if of == at]
+            enter_annotations(
+                journal.database,
+                connection,
+                config.name,
+                at,
+                [label for of, label in labels if of == at],
             )
         _copy_dead_letters(connection, name, config.name, last)
         _copy_requests(connection, name, config.name, last)
@@ -111,7 +118,7 @@ def take_over(config: RunConfig, journal: Journal, lease: Lease, folder: RunFold
             "labels": len(labels),
             "dollars": round(sum(dollars.values()), 9),
         }
-        journal.enter_event(connection, config.name, INHERITED, last, payload=payload)
+        enter_event(journal.database, connection, config.name, INHERITED, last, payload=payload)
         _enter_steps(journal, connection, config.name, rounds, outputs.describe(0, "takeover", out))
     outputs.publish(journal.steps(config.name))
     _write_labels(folder, labels)
@@ -263,4 +270,4 @@ def _enter_steps(
             **made,
             FILES: files,
         }
-        journal.enter_event(connection, run, STEP, at, step, payload, 0.0)
+        enter_event(journal.database, connection, run, STEP, at, step, payload, 0.0)

@@ -23,8 +23,10 @@ from atgen_ray.core.checkpoints import is_adapter
 from atgen_ray.core.credentials import redact
 from atgen_ray.core.errors import RunStopped, UserError
 from atgen_ray.core.strict_yaml import dump_yaml
-from atgen_ray.store.journal import WARNING, Journal, Lease
+from atgen_ray.store.events import WARNING
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.run_folder import RunFolder
 
 TRACKED = "tracked"  # an event: a tracker has a run of ours, or a round of it

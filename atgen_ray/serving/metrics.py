@@ -16,8 +16,9 @@ from prometheus_client.registry import Collector
 
 from atgen_ray.core.money import NANO
 from atgen_ray.runs.queries import read_provider
-from atgen_ray.store.journal import UNDER_WAY, Journal
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.run_records import UNDER_WAY
 from atgen_ray.store.tables import (
     controllers,
     dead_letters,

@@ -13,7 +13,9 @@ from collections.abc import Callable
 
 from atgen_ray.core.errors import StorageUnavailableError, UserError
 from atgen_ray.serving.errors import ApiError
-from atgen_ray.store.journal import INTERRUPTED, RESUMED, UNDER_WAY, Journal, RunRecord
+from atgen_ray.store.events import RESUMED, enter_event, list_last_events
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.run_records import INTERRUPTED, UNDER_WAY, RunRecord
 
 LOOK_SECONDS = 10.0
 STUCK_SECONDS = 300.0  # a look that takes longer hangs; starting a controller may take a minute
@@ -108,7 +110,7 @@ class Resumption:
         """
         with self._journal.run_transaction(name) as connection:
             now = self._journal.database.clock(connection)
-            last = self._journal.last_events(connection, name, FRUITLESS)
+            last = list_last_events(connection, name, FRUITLESS)
             if last and last[0].kind == RESUMED and now - last[0].time < START_SECONDS:
                 return False
             if (
@@ -117,5 +119,5 @@ class Resumption:
                 and now - last[-1].time < FRUITLESS_SECONDS
             ):
                 return False
-            self._journal.enter_event(connection, name, RESUMED)
+            enter_event(self._journal.database, connection, name, RESUMED)
         return True

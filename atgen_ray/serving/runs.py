@@ -64,9 +64,11 @@ from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.serving.uploads import upload_folder
 from atgen_ray.store.changes import audited
 from atgen_ray.store.channel import CHANNEL
+from atgen_ray.store.events import Event
 from atgen_ray.store.exports import REPORT, note_export
 from atgen_ray.store.housekeeping import remove_run, set_archived, set_served, set_title
-from atgen_ray.store.journal import INTERRUPTED, UNDER_WAY, Event, Journal
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.run_records import INTERRUPTED, UNDER_WAY
 
 OVER = ("finished", "stopped", "failed")
 POLL_SECONDS = 0.5

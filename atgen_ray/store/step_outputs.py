@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
 
-from atgen_ray.store.journal import Event, Lease
+from atgen_ray.store.events import Event
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.run_folder import RunFolder
 
 STEPS = ".steps"

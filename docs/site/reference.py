@@ -121,12 +121,12 @@ def describe_strategies() -> Iterator[str]:
                 ("parameter", "type", "default", "meaning"), map(_setting, strategy["parameters"])
             )
     yield from ["## Metrics", "", "The values of `evaluation.metrics`.", ""]
-    rows = [
+    metrics = [
         (_code(name), metric.better, "yes" if metric.heavy else "", "yes" if metric.corpus else "")
         for name, metric in METRICS.items()
     ]
     yield from table(
-        ("metric", "better", "loads a model", "a value of the whole set, not a mean"), rows
+        ("metric", "better", "loads a model", "a value of the whole set, not a mean"), metrics
     )
 
 

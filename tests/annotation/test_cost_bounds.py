@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -21,8 +22,10 @@ from hypothesis import strategies as st
 
 from atgen_ray.annotation.llm.cost_bounds import FEW, CostBounds
 from atgen_ray.annotation.llm.prompts import PromptWriter
-from atgen_ray.annotation.llm.request_log import RequestLog, Settlement
+from atgen_ray.annotation.llm.request_log import RequestLog
+from atgen_ray.annotation.llm.request_records import Settlement
 from atgen_ray.annotation.llm.token_counter import find_counter
+from atgen_ray.annotation.providers.base import RequestAttempt, Shard
 from atgen_ray.annotation.request import AnnotationRequest, Prompt
 from atgen_ray.config import OpenAIAnnotatorConfig, RunConfig, StoppingConfig
 from atgen_ray.config.prices import Price
@@ -94,7 +97,7 @@ def test_no_bill_exceeds_what_is_held_and_no_bills_the_budget(
     bounds = make_bounds(model.count if tokenizer else None)
     todo = [(ask(f"e{at}", "x" * size), 0) for at, (size, _) in enumerate(lengths)]
     answers = {f"e{at}": length for at, (_, length) in enumerate(lengths)}
-    under_way = []
+    under_way: list[tuple[Shard, RequestAttempt, tuple[int, int]]] = []
     billed = 0
     while True:
         pieces = [[each] for each in todo[: at_once - len(under_way)]]
@@ -239,7 +242,7 @@ def test_an_answer_that_was_cut_is_asked_for_again_in_full(
     provider: FakeProvider, tmp_path: Path
 ) -> None:
     texts = {f"e{at:02d}": f"example {at}" for at in range(12)} | {"long": "example [[words-60]]"}
-    settings = {"max_output_tokens": 200, "concurrency": 12}
+    settings: dict[str, Any] = {"max_output_tokens": 200, "concurrency": 12}
     desk = Desk(provider, tmp_path, configure(provider, "openai", "sync", **settings), texts)
     desk.annotate(1, [id_ for id_ in texts if id_ != "long"])
     spent = read_balance(desk.journal, "paid").paid
@@ -322,7 +325,9 @@ def test_tiktoken_counts_from_its_cache_and_downloads_nothing(
         return {"name": "ours", "pat_str": r"\S+", "mergeable_ranks": ranks, "special_tokens": {}}
 
     tiktoken.list_encoding_names()  # fills the registry
-    monkeypatch.setitem(tiktoken.registry.ENCODING_CONSTRUCTORS, "ours", construct)
+    registry = tiktoken.registry.ENCODING_CONSTRUCTORS
+    assert registry is not None
+    monkeypatch.setitem(registry, "ours", construct)
     config = OpenAIAnnotatorConfig(type="openai", model="m", tokenizer="ours")
     with pytest.raises(UserError, match="whose file is in TIKTOKEN_CACHE_DIR"):
         find_counter(config, "annotator")

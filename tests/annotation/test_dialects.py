@@ -54,7 +54,7 @@ def configure(annotator: dict[str, Any], url: str) -> Any:
     """A run with the lines of the page, at `url` in place of the server's host."""
     dialect = find_dialect(annotator.get("dialect", "auto"), annotator.get("base_url"))
     name = next(name for name, each in DIALECTS.items() if each is dialect)
-    place = annotator.get("base_url") or dialect.url
+    place = str(annotator.get("base_url") or dialect.url)
     annotator = annotator | {
         "dialect": name,
         "base_url": url + urlsplit(place).path,

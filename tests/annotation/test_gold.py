@@ -35,7 +35,7 @@ def gold_file(tmp_path: Path) -> Path:
 
 def work(desk: HumanDesk, who: str, gold: str = "right", limit: int = 1000) -> list[dict[str, Any]]:
     """Somebody labels until nothing is left; gold items with `gold` and their number. The tasks."""
-    done = []
+    done: list[dict[str, Any]] = []
     while (found := desk.queue(who).lease(1)) and len(done) < limit:
         (task,) = found
         known = re.fullmatch(r"gold (\d+)", task["input"])

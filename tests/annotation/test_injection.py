@@ -166,7 +166,7 @@ def test_as_many_examples_are_probed_in_a_round_as_the_next_may_show(
 
 
 def test_marks_and_codes_cannot_be_foretold(provider: FakeProvider) -> None:
-    config = configure(provider, "openai", "sync").annotator
+    config: Any = configure(provider, "openai", "sync").annotator
     assert delimit("a text", "one run") != delimit("a text", "another run")
     one, other = (PromptWriter(config, PromptConfig(), (), name) for name in ("one", "other"))
     probes = [writer.write_probe("a text").turns[-1][1] for writer in (one, other)]
@@ -181,7 +181,8 @@ def test_answers_come_in_a_schema_where_the_provider_enforces_it(
     provider: FakeProvider, tmp_path: Path
 ) -> None:
     config = configure(provider, "openai", "sync", structured="always")
-    assert choose_schema(config.annotator) is LABEL_SCHEMA
+    annotator: Any = config.annotator
+    assert choose_schema(annotator) is LABEL_SCHEMA
     # The stand-in pays no heed to a schema, as some servers do: its plain answers are labels too.
     desk = Desk(provider, tmp_path, config, make_texts(3))
     labels, dead = desk.annotate()
@@ -189,7 +190,7 @@ def test_answers_come_in_a_schema_where_the_provider_enforces_it(
     assert {id_: label.text for id_, label in labels.items()} == {
         id_: label_of(text) for id_, text in desk.texts.items()
     }
-    assert read_label(json.dumps({"label": "so"}), config.annotator) == ("so", None)
+    assert read_label(json.dumps({"label": "so"}), annotator) == ("so", None)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,7 @@ def test_answers_come_in_a_schema_where_the_provider_enforces_it(
 def test_a_schema_is_sent_to_those_who_are_known_to_take_it(
     provider: FakeProvider, kind: str, model: str, base_url: str | None, enforced: bool
 ) -> None:
-    config = configure(provider, kind, "sync", model=model, base_url=base_url).annotator
+    config: Any = configure(provider, kind, "sync", model=model, base_url=base_url).annotator
     assert (choose_schema(config) is LABEL_SCHEMA) is enforced
 
 

@@ -243,7 +243,7 @@ def check(provider: FakeProvider, desk: Desk, point: str) -> None:
         sum(bill.prompt + bill.output for bill in bills) / 1000,
     )
     assert balance.held == 0, point
-    if desk.config.annotator.type == "anthropic" and desk.config.annotator.mode == "sync":  # type: ignore[union-attr]
+    if desk.config.annotator.type == "anthropic" and desk.config.annotator.mode == "sync":
         assert len(in_doubt) <= 2, point  # as many as were under way
         assert balance.paid >= billed - 1e-9, point
     else:

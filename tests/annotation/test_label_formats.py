@@ -12,7 +12,9 @@ import pytest
 from helpers.command_line import call
 from helpers.human_desk import HumanDesk
 
+from atgen_ray.annotation.human.exchange.imported_labels import ImportedLabel
 from atgen_ray.annotation.human.exchange.label_export import read_tasks, write_answers
+from atgen_ray.annotation.human.exchange.label_files import read_rows
 from atgen_ray.annotation.human.exchange.label_formats import (
     FORMATS,
     LabelFile,
@@ -20,12 +22,7 @@ from atgen_ray.annotation.human.exchange.label_formats import (
     read_label_rows,
     tell_format,
 )
-from atgen_ray.annotation.human.exchange.label_import import (
-    ImportedLabel,
-    import_file,
-    import_labels,
-    read_rows,
-)
+from atgen_ray.annotation.human.exchange.label_import import import_file, import_labels
 from atgen_ray.annotation.human.queue import Queue
 from atgen_ray.core.errors import UserError
 from atgen_ray.store.journal import Journal

@@ -21,7 +21,8 @@ from atgen_ray.config.prices import find_price
 from atgen_ray.core.errors import RunPaused, UserError
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.runs.controller import Controller
-from atgen_ray.store.journal import WARNING, Journal
+from atgen_ray.store.events import WARNING
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.ledger import read_balance
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder

@@ -4,6 +4,7 @@ the dispatcher for them.
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -79,7 +80,10 @@ def test_every_example_is_labelled_and_billed_once(
 def test_azure_labels_by_batch_jobs_with_and_without_an_api_version(
     form: str, provider: FakeProvider, tmp_path: Path
 ) -> None:
-    old = {"base_url": f"{provider.url}/openai/deployments/labels", "api_version": "2024-10-21"}
+    old: dict[str, Any] = {
+        "base_url": f"{provider.url}/openai/deployments/labels",
+        "api_version": "2024-10-21",
+    }
     config = configure(provider, "azure", "batch", **(old if form == "api-version" else {}))
     desk = Desk(provider, tmp_path, config, make_texts(20))
     labels, dead = desk.annotate()
@@ -157,7 +161,7 @@ def test_batch_mode_is_half_price() -> None:
 
 
 def test_gemini_is_told_how_much_to_think_and_in_which_schema(provider: FakeProvider) -> None:
-    def write(**settings: object) -> dict[str, object]:
+    def write(**settings: Any) -> dict[str, object]:
         config = configure(provider, "gemini", "batch", **settings)
         client = build_provider(config.annotator, "paid", "annotator")  # type: ignore[arg-type]
         prompt = PromptWriter(config.annotator, config.prompt).write("text")  # type: ignore[arg-type]

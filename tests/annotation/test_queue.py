@@ -27,7 +27,8 @@ from atgen_ray.annotation.human.queue import Queue
 from atgen_ray.annotation.human.revision import correct_label, list_revisions, reopen_tasks
 from atgen_ray.annotation.human.task_store import TaskConflictError, TaskUnknownError
 from atgen_ray.annotation.human.waiting import list_waiting
-from atgen_ray.store.journal import STEP, Journal
+from atgen_ray.store.events import STEP
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.ledger import read_balance
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.tables import assignees, assignments, receipts
@@ -427,7 +428,7 @@ def test_tasks_kept_for_people_and_groups_come_first_and_to_nobody_else(journal:
 
 
 def test_receipts_stay_few_and_small(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atgen_ray.annotation.human.queue.RECEIPTS", 10)
+    monkeypatch.setattr("atgen_ray.annotation.human.receipts.RECEIPTS", 10)
     desk = HumanDesk(journal, 1)
     desk.publish_tasks()
     queue = desk.queue("ann")

@@ -67,7 +67,7 @@ def backups(
     """Makes a run of two rounds, with a backup after each."""
 
     def make(mode: str, recovery: str) -> tuple[RunConfig, Path, dict[str, Path]]:
-        more = {"recovery": recovery, "poll_seconds": 0.02}
+        more: dict[str, Any] = {"recovery": recovery, "poll_seconds": 0.02}
         config = configure(provider, "openai", mode, **more)
         live = tmp_path / "live"
         live.mkdir()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.annotation_desk import MODES, Desk, configure, make_texts
@@ -14,13 +15,17 @@ from helpers.faults import CREATE, POLL
 from atgen_ray.annotation.llm.request_counts import summarize_requests
 from atgen_ray.annotation.llm.retry import Reopened, reopen_requests
 from atgen_ray.core.errors import RunBusyError, RunPaused, UserError
-from atgen_ray.store.journal import WARNING
+from atgen_ray.store.events import WARNING
 from atgen_ray.store.ledger import read_balance
 from atgen_ray.store.owner import ProcessIdentity
 
 TEXTS = make_texts(12)
 LABELS = {id_: label_of(text) for id_, text in TEXTS.items()}
-REFUSED = {"status": 400, "code": "invalid_request", "message": "this feature is off for you"}
+REFUSED: dict[str, Any] = {
+    "status": 400,
+    "code": "invalid_request",
+    "message": "this feature is off for you",
+}
 ROWS = {"share": 0.5, "row_error": "invalid_request_error"}
 
 

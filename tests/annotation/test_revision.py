@@ -10,7 +10,8 @@ from atgen_ray.annotation.human.lead.adjudication import decide
 from atgen_ray.annotation.human.revision import correct_label, list_revisions, reopen_tasks
 from atgen_ray.annotation.human.task_store import TaskUnknownError
 from atgen_ray.core.errors import UserError
-from atgen_ray.store.journal import STEP, Journal
+from atgen_ray.store.events import STEP
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.label_changes import (
     LABEL_CHANGES,
     count_stale_labels,

@@ -76,7 +76,8 @@ def test_the_run_says_what_a_label_costs_and_goes_on_with_that(
     )
     assert ": 0 is spent, and the next label can cost 0." in said[0]
     assert provider.bills() == []
-    run.annotate(**{budget: float(said[0].split("at least ")[1].split(":")[0])})
+    enough: dict[str, Any] = {budget: float(said[0].split("at least ")[1].split(":")[0])}
+    run.annotate(**enough)
     assert len(run.labels()) >= 1
     assert len(provider.bills()) == len(run.labels())
 
@@ -98,7 +99,8 @@ def test_answers_that_nobody_can_pay_to_mend_wait_for_money(
             texts.values(), 1
         )
     assert run.journal.dead_letters("paid") == []
-    run.annotate(**{budget: 1000.0})
+    plenty: dict[str, Any] = {budget: 1000.0}
+    run.annotate(**plenty)
     assert run.labels() == {id_: label_of(text) for id_, text in texts.items()}
     assert Counter(bill.example for bill in provider.bills()) == dict.fromkeys(texts.values(), 2)
 

@@ -36,7 +36,7 @@ TEXTS = [
     "recall again",
     "last",
 ]
-FIELDS = [
+FIELDS: list[dict[str, Any] | None] = [
     {"venue": "ACL", "year": 2019},
     {"venue": "acl workshop", "year": 2020},
     {"venue": "EMNLP", "year": "unknown"},

@@ -122,7 +122,7 @@ def test_any_rows_are_answered_by_any_adapter_or_by_none(
     run: atgen_ray.Run, ray_session: None
 ) -> None:
     rows = pd.DataFrame({"task": ["b a", "d c"], "gold": ["a b", "c d"]})
-    columns = {"input": "task", "references": "gold", "metrics": ["exact_match"]}
+    columns: dict[str, Any] = {"input": "task", "references": "gold", "metrics": ["exact_match"]}
     found = atgen_ray.evaluate(run, rows, round=0, progress=False, **columns)
     assert found.adapter is None
     shown = found.predictions()

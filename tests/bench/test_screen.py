@@ -27,10 +27,14 @@ CELL = Trial("sort", "tiny", "huds", 1, 0, RUN)
 
 def make_state(**changes: Any) -> SweepState:
     step = {"round": 2, "step": "training", "done": 3, "total": 12, "started": time.time() - 30}
-    return SweepState(
-        **{"total": 8, "done": 2, "parallel": 2, "seconds": [60.0, 100.0], "active": {"r": step}}
-        | changes
-    )
+    state: dict[str, Any] = {
+        "total": 8,
+        "done": 2,
+        "parallel": 2,
+        "seconds": [60.0, 100.0],
+        "active": {"r": step},
+    }
+    return SweepState(**state | changes)
 
 
 def test_time_left_is_that_of_the_mean_run_shared_out() -> None:

@@ -6,7 +6,7 @@ It is apart from `test_kills.py` so that two processes of the tests can take one
 from collections.abc import Callable
 
 from helpers.cluster import run_cluster
-from helpers.kills import Point, try_points
+from helpers.kills import Kind, Point, try_points
 from helpers.projects import Project
 from helpers.verdict import Verdict, compare
 
@@ -15,7 +15,7 @@ def test_a_run_outlives_the_nodes_that_do_its_work(
     finished: Project, make_project: Callable[[], Project]
 ) -> None:
     project = make_project()
-    steps = [
+    steps: list[tuple[Kind, int, str]] = [
         ("event", 0, "pool"),
         ("progress", 1, "generation"),
         ("progress", 1, "training"),

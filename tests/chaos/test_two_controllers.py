@@ -34,7 +34,8 @@ from helpers.two_controllers import (
 from atgen_ray.config.loading import dump_config
 from atgen_ray.core.errors import LeaseLostError
 from atgen_ray.runs.doctor import examine, repair
-from atgen_ray.store.journal import Event, Journal
+from atgen_ray.store.events import Event
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import find_output
@@ -141,9 +142,9 @@ def test_a_controller_that_slept_changes_nothing(
         assert first.exitcode == LOST
         check(journal, place, POINTS[point][3])
         # What it has left is of no use to anybody, and the doctor puts it away.
-        found = examine(journal, place, "demo", deep=True).findings
-        assert {finding.kind for finding in found} <= {"leftover"}
-        repair(journal, place, found)
+        left = examine(journal, place, "demo", deep=True).findings
+        assert {finding.kind for finding in left} <= {"leftover"}
+        repair(journal, place, left)
         assert examine(journal, place, "demo", deep=True).findings == []
         check(journal, place, POINTS[point][3])
 

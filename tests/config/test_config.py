@@ -279,7 +279,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("ATGEN_DATABASE_URL", raising=False)
 
 
-def load(tree: Any = SMALLEST, *overrides: str, **settings: str) -> RunConfig:
+def load(tree: Any = SMALLEST, *overrides: str, **settings: Any) -> RunConfig:
     """The configuration in a file that holds `tree`."""
     return load_config(str(write_config(Path.cwd(), tree)), overrides, **settings)
 

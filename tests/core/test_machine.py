@@ -1,6 +1,7 @@
 """Time and threads of a run's code, and another machine in their place."""
 
 import threading
+from concurrent.futures import Future
 
 from atgen_ray.core.machine import Machine, machine, running_on
 
@@ -8,7 +9,11 @@ from atgen_ray.core.machine import Machine, machine, running_on
 def test_calls_that_are_done_come_in_their_order() -> None:
     pool = machine().pool(3, "test")
     gate = threading.Event()
-    calls = [pool.submit(lambda: 1), pool.submit(gate.wait), pool.submit(lambda: 3)]
+    calls: list[Future[object]] = [
+        pool.submit(lambda: 1),
+        pool.submit(gate.wait),
+        pool.submit(lambda: 3),
+    ]
     for call in (calls[0], calls[2]):
         call.result()
     assert machine().wait_for_any(calls, 5.0) == [calls[0], calls[2]]

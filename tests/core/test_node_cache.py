@@ -50,9 +50,10 @@ def start(version: str) -> subprocess.Popen[str]:
 
 
 def fill(size: int, version: str | None = None) -> Path:
-    return fetch_once(
-        version or uuid4().hex, "copy", lambda target: target.write_bytes(b"x" * size) and None
-    )
+    def write(target: Path) -> None:
+        target.write_bytes(b"x" * size)
+
+    return fetch_once(version or uuid4().hex, "copy", write)
 
 
 def forget() -> None:

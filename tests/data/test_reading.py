@@ -347,7 +347,7 @@ def test_a_folder_holds_a_split_a_file_however_it_is_named(tmp_path: Path) -> No
     write(tmp_path / "set" / "train-00000-of-00002.jsonl", ROWS[:3])
     write(tmp_path / "set" / "train-00001-of-00002.jsonl", ROWS[3:5])
     write(tmp_path / "set" / "dev.jsonl", ROWS[5:7])
-    folder = {"path": str(tmp_path / "set"), "test_split": "validation"}
+    folder: dict[str, Any] = {"path": str(tmp_path / "set"), "test_split": "validation"}
     assert read(Path("some/hub-id"), **folder).examples.num_rows == 5
     assert read(Path("some/hub-id"), split="test", **folder).examples["text"].to_pylist() == [
         "question 5",

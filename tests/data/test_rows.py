@@ -216,7 +216,7 @@ SECRET = st.text(
 )
 @settings(max_examples=200, deadline=None)
 def test_no_answer_reaches_a_text(secrets: list[str], shape: str, noise: dict[str, Any]) -> None:
-    question, answers, record = {
+    rows: dict[str, tuple[str, list[str], dict[str, Any]]] = {
         "other": ("q", ["b", "a.text"], {"q": "why", "b": secrets, "a": {"word": secrets}}),
         "list": ("q", ["a"], {"q": "why", "a": secrets}),
         "dict": ("q", ["a.text"], {"q": "why", "a": {"text": secrets, "copy": secrets}}),
@@ -227,7 +227,8 @@ def test_no_answer_reaches_a_text(secrets: list[str], shape: str, noise: dict[st
             [f"r.{at + 1}" for at in range(len(secrets))],
             {"r": ["why", *secrets]},
         ),
-    }[shape]
+    }
+    question, answers, record = rows[shape]
     everything = "{{ input }}" + "".join(
         f"{{% if {column} is defined %}}{{{{ {column} }}}}{{% endif %}}"
         for column in ("q", "a", "r", "title", "n", "tags")

@@ -6,7 +6,7 @@ import gzip
 import http.server
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,8 @@ def reasons(split: Split) -> list[str]:
     "name", ["p.jsonl", "p.ndjson", "P.JSON", "a #1 %20 [é] *.jsonl", "p.jsonl.gz", "p.json.bz2"]
 )
 def test_json_lines_by_any_name(tmp_path: Path, name: str) -> None:
-    packed = {".gz": gzip.compress, ".bz2": bz2.compress}.get(Path(name).suffix, bytes)(
-        LINES.encode()
-    )
+    packers: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress}
+    packed = packers.get(Path(name).suffix, bytes)(LINES.encode())
     (tmp_path / name).write_bytes(packed)
     assert texts(read(tmp_path / name)) == ["one", "two"]
 

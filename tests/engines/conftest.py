@@ -73,8 +73,8 @@ def generate(
         folder: str = "run",
         **engine: object,
     ) -> pa.Table:
-        config = EngineConfig(
-            **{"backend": "transformers", "batch_size": 8, "threads_per_worker": 1} | engine
+        config = EngineConfig.model_validate(
+            {"backend": "transformers", "batch_size": 8, "threads_per_worker": 1} | engine
         )
         return generate_features(
             open_engine(
@@ -82,7 +82,7 @@ def generate(
             ),
             examples if rows is None else rows,
             GenerationRequest(model.max_new_tokens, samples=samples, seed=seed),
-            adapter and at_path(adapter),
+            None if adapter is None else at_path(adapter),
             RunFolder(str(tmp_path), folder),
             "parts",
             config.batch_size,

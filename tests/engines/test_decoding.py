@@ -140,10 +140,10 @@ def test_rows_that_join_say_what_they_say_alone(mixed: Any) -> None:
     for steps in decode_batch(lambda: mixed, requests[:1], [2], lambda row: True, join):
         for row, step in steps.items():
             rows[row].append(step)
-    for request, row in zip(requests, rows, strict=True):
+    for request, joined in zip(requests, rows, strict=True):
         (alone,) = run(mixed, [request])
-        assert [step.token for step in row] == [step.token for step in alone]
-        assert [step.logprob for step in row] == pytest.approx(
+        assert [step.token for step in joined] == [step.token for step in alone]
+        assert [step.logprob for step in joined] == pytest.approx(
             [step.logprob for step in alone], abs=1e-4
         )
-        assert row[-1].finish == alone[-1].finish
+        assert joined[-1].finish == alone[-1].finish

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -221,7 +222,7 @@ def test_other_weights_than_asked_for_are_noticed(
         check_adapter(examples, wrong, model, PromptConfig(), EngineConfig(), at_path(adapter), 4)
 
 
-def _request(tokens: int):
+def _request(tokens: int) -> Any:
     from atgen_ray.core.records import GenerationRequest
 
     return GenerationRequest(tokens)

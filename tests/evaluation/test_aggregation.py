@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_the_interval_collapses_where_there_is_nothing_to_resample(answer, count
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0])
 def test_extreme_confidence_is_finite(confidence):
-    aggregate = evaluate_predictions(
+    aggregate: Any = evaluate_predictions(
         PREDICTIONS, REFERENCES, ["exact_match"], 100, confidence
     ).metrics["exact_match"]
     assert np.isfinite(list(aggregate.values())).all()

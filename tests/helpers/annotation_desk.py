@@ -3,7 +3,7 @@ examples.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from atgen_ray.annotation.llm.error_policy import Timeouts
 from atgen_ray.annotation.registry import build_remote
 from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import dump_config, parse_config
-from atgen_ray.core.records import Annotation, DeadLetter
+from atgen_ray.core.records import Annotation, DeadLetter, Progress
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
@@ -61,7 +61,7 @@ def configure(
     if kind == "azure":
         kind = "openai"
         settings = {"dialect": "azure", "recovery": "none", **settings}
-    annotator = {
+    annotator: dict[str, Any] = {
         "type": kind,
         "mode": mode,
         "model": "fake",
@@ -90,7 +90,7 @@ class Desk:
     texts: Mapping[str, str]
     patience: Timeouts = QUICK
     labeled: Sequence[Annotation] = ()
-    progress: Callable[[int, int], None] = quiet
+    progress: Progress = quiet
     journal: Journal = field(init=False)
 
     def __post_init__(self) -> None:

@@ -129,7 +129,7 @@ def build_tokenizer(name: str) -> Any:
         show_progress=False,
     )
     raw.train_from_iterator(CORPUS, trainer)
-    if family.adds_bos:
+    if family.adds_bos and family.bos:
         bos = (family.bos, raw.token_to_id(family.bos))
         raw.post_processor = processors.TemplateProcessing(
             single=f"{family.bos} $A", special_tokens=[bos]

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from atgen_ray.annotation.context import AnnotationContext
-from atgen_ray.annotation.human.exchange.label_import import ImportedLabel, bring_labels
+from atgen_ray.annotation.human.exchange.imported_labels import ImportedLabel
+from atgen_ray.annotation.human.exchange.label_import import bring_labels
 from atgen_ray.annotation.human.lead.bulk import BulkActions, BulkRequest
 from atgen_ray.annotation.human.lead.guideline_edits import edit_guidelines, remark
 from atgen_ray.annotation.human.lead.reviews import review_answer
@@ -39,7 +40,9 @@ from atgen_ray.runs.shared_cache import ContentCache
 from atgen_ray.serving.security.login import Sessions
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.audit import AuditLog, Entry, Who
-from atgen_ray.store.journal import WARNING, Journal, Lease
+from atgen_ray.store.events import WARNING
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import describe_shared
@@ -96,7 +99,8 @@ def build_world(root: Path, provider: FakeProvider, url: str | None = None) -> W
     _run_model(world, journal)
     _run_people(world, journal)
     for run in (MODEL_RUN, PEOPLE_RUN):
-        export_labels(run, world.storage, url and SecretStr(url), "jsonl", root / f"{run}.jsonl")
+        secret = SecretStr(url) if url else None
+        export_labels(run, world.storage, secret, "jsonl", root / f"{run}.jsonl")
     journal.close()
     return world
 

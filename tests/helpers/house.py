@@ -37,8 +37,8 @@ class House:
         return TestClient(self.app, raise_server_exceptions=False, follow_redirects=False)
 
     def auditor(self) -> Auditor:
-        middleware = next(m for m in self.app.user_middleware if "auditor" in m.kwargs)
-        found: Auditor = middleware.kwargs["auditor"]
+        found = next(m.kwargs["auditor"] for m in self.app.user_middleware if "auditor" in m.kwargs)
+        assert isinstance(found, Auditor)
         return found
 
     def entries(self, **chosen: Any) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ MEDICAL |= {
     "subject_name": "Anatomy",
     "topic_name": None,
 }
-HOTPOT = {
+HOTPOT: dict[str, Any] = {
     "id": "h1",
     "question": "Where was its author born?",
     "answer": "Steventon",
@@ -78,7 +78,7 @@ WEB_NLG |= {
         "text": ["Ulm is in Germany.", "Germany has Ulm."],
     }
 }
-TOOLS = {
+TOOLS: dict[str, Any] = {
     "id": 0,
     "query": "Add 1 and 2",
     "tools": '[{"name": "add", "parameters": {"a": {"type": "int"}}}]',

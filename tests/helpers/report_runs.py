@@ -163,7 +163,7 @@ def write_predictions(
     folder: RunFolder, number: int, ids: list[str], made: MadeUp
 ) -> dict[str, Any]:
     rng = np.random.default_rng([7, number])
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row, id in enumerate(ids):
         score = 0.1 + 0.02 * (row % 5) + made.lift * number * (0.2 + row % 3) + 0.01 * rng.random()
         rows.append(

@@ -76,7 +76,7 @@ def _write_run(trial: Trial, score: Score, rows: list[int], journal: Journal) ->
     folder.write_table(
         "gold.parquet", pa.table({"id": [*gold], "references": [*gold.values()]}, GOLD_SCHEMA)
     )
-    curve = []
+    curve: list[dict[str, Any]] = []
     for round in range(ROUNDS + 1):
         seconds = {"training": 10.0, "evaluation": 5.0} if round else {"evaluation": 5.0}
         if round and trial.strategy != "random":

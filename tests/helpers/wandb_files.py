@@ -34,7 +34,7 @@ def read_wandb_files(folder: Path) -> list[WandbFile]:
 
 
 def _read(path: Path) -> WandbFile:
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
     found = WandbFile()
     for data in _split(path.read_bytes()):

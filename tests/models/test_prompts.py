@@ -8,7 +8,7 @@ from helpers.chat_templates import FAMILIES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atgen_ray.config import PromptConfig
+from atgen_ray.config import PromptConfig, Shot
 from atgen_ray.core.errors import UserError
 from atgen_ray.models.prompts import OverlongPromptError, PromptBuilder
 
@@ -18,7 +18,7 @@ CHAT = [name for name in ALL if FAMILIES[name].template]
 FULL = PromptConfig(
     system="You are terse.",
     template="Q: {{ input }}\n\nAnswer in one word.",
-    few_shot=[{"input": "capital of France", "output": "Paris"}],
+    few_shot=[Shot(input="capital of France", output="Paris")],
     response_start="Answer: ",
 )
 

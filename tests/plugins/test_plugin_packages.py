@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.command_line import SMALLEST, call, write_config
@@ -225,7 +226,8 @@ def test_plugins_vote_in_the_ensemble_and_pass_the_contract(
 
 
 def test_a_need_that_does_not_exist_is_refused() -> None:
-    strategy = replace(STRATEGIES["nsp"], needs=frozenset({"text"}))
+    wrong: Any = frozenset({"text"})
+    strategy = replace(STRATEGIES["nsp"], needs=wrong)
     assert find_fault("nsp", strategy) == (
         "one that needs 'text', expected embeddings, generations, samples, texts, labels or "
         "states; did you mean 'texts'?"

@@ -29,10 +29,10 @@ def test_a_preset_reads_its_source_s_rows(name: str, ray_session: None, tmp_path
     read = [
         build_split(config.data, config.prompt, split, config.seed) for split in ("pool", "test")
     ]
-    for split in read:
-        assert not split.dead
-        assert split.examples.num_rows == split.gold.num_rows > 0
-        assert part in split.examples["text"][0].as_py()
+    for found in read:
+        assert not found.dead
+        assert found.examples.num_rows == found.gold.num_rows > 0
+        assert part in found.examples["text"][0].as_py()
     answers = read[1].gold["references"][0].as_py()
     assert answers == references
     assert not any(

@@ -35,7 +35,7 @@ class Worker:
     def describe(self) -> dict[str, object]:
         process = psutil.Process()
         return {
-            "parent": process.parent().cmdline(),  # type: ignore[union-attr]
+            "parent": process.parent().cmdline(),
             "group": os.getpgid(0) == process.pid,
             "folder": os.getcwd(),  # noqa: PTH109
             "given": os.environ.get("ATGEN_SAMPLE"),

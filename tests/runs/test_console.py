@@ -19,7 +19,7 @@ from atgen_ray.runs.console import (
     curve_table,
     describe_step,
 )
-from atgen_ray.store.journal import Event
+from atgen_ray.store.events import Event
 
 METRICS = ("rouge1", "rouge2", "rougeL", "exact_match", "token_f1")
 
@@ -284,7 +284,8 @@ def test_a_metric_without_a_value_is_a_dash() -> None:
 
 
 def test_a_run_without_a_test_set_has_a_curve_without_metrics() -> None:
-    shown = lines([row(1, **dict.fromkeys(METRICS))], 80)
+    none: dict[str, Any] = dict.fromkeys(METRICS)
+    shown = lines([row(1, **none)], 80)
     assert [line.split() for line in shown] == [
         ["round", "labels", "dollars", "seconds"],
         ["1", "16", "8.00", "10"],

@@ -17,7 +17,8 @@ from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.core.records import Annotation
 from atgen_ray.runs.controller import Controller
 from atgen_ray.runs.doctor import examine
-from atgen_ray.store.journal import Journal, Lease
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import StepOutputs

@@ -10,7 +10,8 @@ import tokenizers
 from helpers.command_line import SMALLEST
 
 from atgen_ray.annotation.cost_estimate import estimate_annotation, estimate_judge, round_dollars
-from atgen_ray.annotation.llm.request_log import RequestLog, Settlement
+from atgen_ray.annotation.llm.request_log import RequestLog
+from atgen_ray.annotation.llm.request_records import Settlement
 from atgen_ray.annotation.request import AnnotationRequest, Prompt
 from atgen_ray.config import RunConfig, StoppingConfig
 from atgen_ray.runs.estimate import estimate_labels, estimate_minutes, estimate_work

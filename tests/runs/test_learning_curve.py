@@ -48,13 +48,13 @@ def test_a_noisy_curve_is_less_sure_than_a_smooth_one() -> None:
     smooth = law.predict(LABELS)
     noisy = smooth + np.array([0.03, -0.04, 0.05, -0.03, 0.04, -0.05])
     true = float(np.diff(law.predict([160, 200]))[0])
-    sure, unsure = predict_gain(LABELS, smooth, 40), predict_gain(LABELS, noisy, 40)
+    sure, unsure = (predict_gain(LABELS, each.tolist(), 40) for each in (smooth, noisy))
     assert sure is not None
     assert unsure is not None
     assert sure.expected.mean() == pytest.approx(true, rel=0.05)
     assert unsure.expected.std() > 10 * sure.expected.std()
     assert unsure.observed.std() > 10 * sure.observed.std()
-    again = predict_gain(LABELS, noisy, 40)
+    again = predict_gain(LABELS, noisy.tolist(), 40)
     assert again is not None
     assert np.array_equal(unsure.expected, again.expected)
 
@@ -63,7 +63,8 @@ def test_a_noisy_curve_is_less_sure_than_a_smooth_one() -> None:
 def test_nine_of_ten_gains_lie_in_their_interval_of_nine_tenths(points: int) -> None:
     rng = np.random.default_rng(points)
     labels = 10.0 * np.arange(points + 1)
-    promised, measured = [], []
+    promised: list[bool] = []
+    measured: list[bool] = []
     for seed in range(100):
         law = PowerLaw(rng.uniform(0.3, 0.9), rng.uniform(0.05, 0.5), rng.uniform(0.1, 1.5))
         scores = law.predict(labels) + rng.normal(0, rng.choice([0.005, 0.02, 0.04]), points + 1)

@@ -20,7 +20,8 @@ from datasets import load_from_disk
 from helpers.command_line import Ended, call
 
 from atgen_ray.core.records import POOL_SCHEMA, Annotation, DeadLetter
-from atgen_ray.store.journal import Journal, Lease, open_journal
+from atgen_ray.store.journal import Journal, open_journal
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tables import runs

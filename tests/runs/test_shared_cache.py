@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -85,7 +86,7 @@ def test_a_failure_is_tried_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change", [{"id": "other/model"}, {"max_new_tokens": 9}, {"max_prompt_tokens": 9}]
 )
-def test_another_model_shares_nothing(tmp_path: Path, change: dict[str, object]) -> None:
+def test_another_model_shares_nothing(tmp_path: Path, change: dict[str, Any]) -> None:
     share_outputs(outputs(tmp_path), examples(a="text"), Model())
     model = Model()
     share_outputs(outputs(tmp_path, **change), examples(a="text"), model)

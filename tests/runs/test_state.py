@@ -10,7 +10,8 @@ from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.errors import OutputMissingError
 from atgen_ray.core.stored import Stored
 from atgen_ray.runs.state import RunState
-from atgen_ray.store.journal import Journal, Lease, open_journal
+from atgen_ray.store.journal import Journal, open_journal
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from atgen_ray.core.records import POOL_SCHEMA
 from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, store_embeddings
 from atgen_ray.ray_runtime.workers import run_apart
 from atgen_ray.runs.stored_selection import StoredFeatures, select_stored
-from atgen_ray.store import run_folder
+from atgen_ray.store import parquet_files
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.testing.pools import Pool, make_pool
 
@@ -28,9 +29,9 @@ def pool() -> Pool:
 @pytest.fixture
 def folder(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """A folder with the pool in row groups of seven, as a large pool has many."""
-    monkeypatch.setattr(run_folder, "GROUP_ROWS", 7)
+    monkeypatch.setattr(parquet_files, "GROUP_ROWS", 7)
     folder = RunFolder(str(tmp_path), "run")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": id_, "row": row, "text": text, "content": f"hash of {row}", "duplicate_of": None}
         for row, (id_, text) in enumerate(zip(pool.ids, pool.texts, strict=True))
     ]

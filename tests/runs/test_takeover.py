@@ -23,7 +23,8 @@ from atgen_ray.core.records import (
 from atgen_ray.runs.driver import check_entry, enter_run
 from atgen_ray.runs.state import RunState
 from atgen_ray.runs.takeover import settle_source, take_over
-from atgen_ray.store.journal import Journal, Lease
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.ledger import Entry, Ledger, read_balance, read_cost, read_inherited
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder

@@ -94,6 +94,7 @@ def test_mlflow_has_the_curve_by_labels_in_one_run_also_after_a_resumption(
 
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("sorting")
+    assert experiment is not None
     (stopped,) = client.search_runs([experiment.experiment_id])
     assert stopped.info.status == "KILLED"
     # A crash between the tracker and the journal: the round is sent once more.
@@ -163,7 +164,9 @@ def test_a_tracker_that_fails_is_one_warning_and_gets_later_what_it_missed(
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
-    (found,) = client.search_runs([client.get_experiment_by_name("sorting").experiment_id])
+    experiment = client.get_experiment_by_name("sorting")
+    assert experiment is not None
+    (found,) = client.search_runs([experiment.experiment_id])
     entries = client.get_metric_history(found.info.run_id, "dollars")
     assert [entry.step for entry in entries] == [10, 20, 30]
     assert len(run.warnings) == 1

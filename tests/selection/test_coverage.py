@@ -1,6 +1,7 @@
 """Facility location against submodlib, apricot and plain greedy on the whole matrix."""
 
 from itertools import combinations
+from typing import Any
 
 import apricot
 import numpy as np
@@ -35,7 +36,9 @@ def directions(count, clusters=0, dimensions=24, seed=0):
 
 def greedy(similarity, covered, weights, count):
     """Every gain from scratch at every step over ground (rows) x candidates (columns)."""
-    rows, gains, covered = [], [], covered.copy()
+    rows: list[int] = []
+    gains: list[float] = []
+    covered = covered.copy()
     for _ in range(count):
         found = weights @ np.maximum(similarity - covered[:, None], 0)
         found[rows] = -1
@@ -178,7 +181,7 @@ def test_few_picks_of_one_part_are_plain_greedy_on_coarse_similarities():
     vectors, weights = directions(200), np.random.default_rng(1).random(200)
     covered = compare(vectors, directions(3, seed=4)).max(axis=1)
     rows, gains, bound = in_parts(vectors, 8, 1, covered=covered, weights=weights)
-    coarse = coarsen(vectors)
+    coarse: Any = coarsen(vectors)
     expected = maximize_with_limit(DenseCoverage(coarse, coarse, covered, weights, 1), 8, 64)
     np.testing.assert_array_equal(rows, expected[0])
     np.testing.assert_array_equal(gains, expected[1])

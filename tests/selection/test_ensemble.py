@@ -1,5 +1,7 @@
 """The vote of several strategies."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import rankdata
@@ -24,7 +26,7 @@ def test_mean_of_normalised_ranks():
 
 def test_reciprocal_ranks():
     pool = make_pool(40)
-    members = {"nsp": {}, "entropy": {}}
+    members: dict[str, Any] = {"nsp": {}, "entropy": {}}
     ranks = [rankdata(-score(pool.features())) for score in (normalized_nll, mean_token_entropy)]
     expected = np.mean([1 / (60 + rank) for rank in ranks], axis=0)
     np.testing.assert_allclose(scores(pool, members=members, combine="reciprocal"), expected)

@@ -27,7 +27,7 @@ class MadeUpParameters(Parameters):
 def make_strategy(**texts: object) -> Strategy:
     known = {"title": "Made up", "why": "This is made up.", "score": "The score is made up."}
 
-    def select(candidates, parameters, count):  # type: ignore[no-untyped-def]
+    def select(candidates, parameters, count):
         zeros = np.zeros(len(candidates.ids))
         return Scores(zeros, {"depth": zeros})
 

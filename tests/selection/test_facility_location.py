@@ -71,7 +71,7 @@ def test_covers_the_largest_group_first_and_then_what_is_new():
     """Groups of 5, 3 and 2 the same: one of each, by size; with the largest labelled, the other
     two.
     """
-    vectors = [(1, 0, 0)] * 5 + [(0, 1, 0)] * 3 + [(0, 0, 1)] * 2
+    vectors: list[tuple[float, ...]] = [*[(1, 0, 0)] * 5, *[(0, 1, 0)] * 3, *[(0, 0, 1)] * 2]
     ids = [f"x{number}" for number in range(10)]
     assert Pool(ids, vectors, [None] * 10).select("facility_location", 4)["id"].to_pylist() == [
         "x0",
@@ -114,6 +114,7 @@ def test_every_method_says_how_near_it_is_to_the_best(strategy, method):
     parameters = {"method": method, "part_size": 100, "ground": 200}
     table = make_pool(400, labeled=10).select(strategy, 20, parameters)
     bound = read_bound(table)
+    assert bound is not None
     assert 0.5 < bound.share < 1
     assert bound.pool == 390
     assert bound.measured == (200 if method == "stochastic" else 390)

@@ -68,7 +68,7 @@ def test_farthest_first_is_that_of_a_loop(known, block_size):
     similar = nearest(vectors, labeled, 1)
     rows, found = farthest_first(vectors, similar, 60, block_size)
     table = compare(vectors, vectors)
-    chosen = []
+    chosen: list[int] = []
     for row, similarity in zip(rows.tolist(), found, strict=True):
         now = np.maximum(similar, table[:, chosen].max(axis=1)) if chosen else similar.copy()
         now[chosen] = np.inf
@@ -123,7 +123,8 @@ def test_equal_vectors_are_picked_by_row():
 def test_divergence_is_that_of_scipy():
     generator = np.random.default_rng(0)
     shares, others = generator.dirichlet([0.5] * 3, 200), generator.dirichlet([2] * 3, 90)
-    shares[:2], others[:2] = [[1, 0, 0], [0, 1, 0]], [[1, 0, 0], [0, 0.5, 0.5]]
+    shares[:2] = [[1, 0, 0], [0, 1, 0]]
+    others[:2] = [[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]]
     expected = [np.mean([jensenshannon(one, other) ** 2 for other in others]) for one in shares]
     np.testing.assert_allclose(mean_divergence(shares, others, 1), expected, atol=1e-9)
     assert mean_divergence(shares, shares[:1], 1)[1] == pytest.approx(np.log(2))

@@ -41,11 +41,11 @@ def test_full_floor_or_equal_uncertainty_is_plain_facility_location():
 @pytest.mark.parametrize("scale", ["minmax", "zscore", "none"])
 def test_what_is_uncertain_is_represented_first(scale):
     """Two bundles; the model is unsure of the smaller one."""
-    vectors = [(1.0, 0.0)] * 20 + [(0.0, 1.0)] * 10
+    vectors: list[tuple[float, ...]] = [*[(1.0, 0.0)] * 20, *[(0.0, 1.0)] * 10]
     pool = replace(
         make_pool(30),
         vectors=vectors,
-        logprobs=[[-0.01 * (1 + row % 3)] for row in range(20)] + [[-3.0]] * 10,
+        logprobs=[*([-0.01 * (1 + row % 3)] for row in range(20)), *[[-3.0]] * 10],
     )
     assert pool.select("facility_location", 1)["id"].to_pylist() == ["x0000"]
     table = pool.select("weighted_facility_location", 1, {"normalize": scale})

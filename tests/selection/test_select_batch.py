@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,7 @@ from atgen_ray.testing.pools import Pool, make_pool
 
 # Parameters that lead a strategy down another path than its defaults do.
 GUARD = {"guard": {"top_share": 0.3, "disagreement": 0.9, "min_words": 1, "max_symbols": 0.6}}
-VARIANTS = [
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("facility_location", {"method": "sparse", "neighbors": 3}),
     ("facility_location", {"method": "sparse", "neighbors": 3, "exact_limit": 1}),
     ("facility_location", {"method": "stochastic", "ground": 5}),
@@ -53,7 +54,7 @@ VARIANTS = [
         {"members": {"entropy": {"weight": [0, 1]}, "kmeans": {"weight": [2, 0]}}, **GUARD},
     ),
 ]
-CASES = [(name, {}) for name in STRATEGIES] + VARIANTS
+CASES: list[tuple[str, dict[str, Any]]] = [*((name, {}) for name in STRATEGIES), *VARIANTS]
 every_case = pytest.mark.parametrize(
     ("strategy", "parameters"),
     CASES,
@@ -81,7 +82,7 @@ def test_a_pool_that_no_model_could_read_is_drawn_at_random(strategy, parameters
 
 # What these say of an example depends on that example and the labelled ones alone, or on the picks
 # before it.
-ALONE = [
+ALONE: list[Any] = [
     "random",
     "length",
     "nsp",
@@ -172,7 +173,9 @@ def test_needs_follow_the_parameters():
 def test_states_may_come_as_a_column_of_the_features():
     pool = make_pool(30)
     alone = pool.select("fisher", 5)
-    states = [[3 * float(np.float32(value)) for value in vector] for vector in pool.vectors]
+    states: list[list[float] | None] = [
+        [3 * float(np.float32(value)) for value in vector] for vector in pool.vectors
+    ]
     features = pool.features().append_column("state", pa.array(states, pa.list_(pa.float32())))
     assert pool.select("fisher", 5, states=None, features=features)["id"].equals(alone["id"])
     states[int(alone["id"][0].as_py()[1:])] = None
@@ -199,7 +202,7 @@ def test_states_may_come_as_a_column_of_the_features():
 
 
 def define(monkeypatch, select, needs=frozenset()):
-    texts = {"title": "Made up", "why": "For a test.", "score": "Any."}
+    texts: dict[str, Any] = {"title": "Made up", "why": "For a test.", "score": "Any."}
     strategy = Strategy("made-up", needs, Parameters, select, **texts)
     monkeypatch.setitem(STRATEGIES.builtin, "made-up", strategy)
 

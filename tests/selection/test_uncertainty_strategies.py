@@ -1,6 +1,7 @@
 """Strategies that rank by one number: the order, and what each of their options does."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,7 +119,8 @@ def test_disagreement_of_answers():
 
 def test_uncertainty_times_inconsistency():
     pool = make_pool(30)
-    for uncertainty, similarity in (("nll", "f1"), ("entropy", "bleu")):
+    pairs: list[Any] = [("nll", "f1"), ("entropy", "bleu")]
+    for uncertainty, similarity in pairs:
         expected = UNCERTAINTIES[uncertainty](pool.features()) * sample_distance(
             pool.features(), similarity
         )

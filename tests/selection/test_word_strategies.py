@@ -126,7 +126,7 @@ def test_te_delfy_is_its_definition():
         word: math.log1p(count) / total * math.exp(-known[word]) for word, count in counts.items()
     }
     frequency = [np.mean([value[word] for word in bag]) for bag in rest]
-    seen, delfy = Counter(), np.empty(50)
+    seen, delfy = Counter[str](), np.empty(50)
     for row in sorted(range(50), key=lambda row: -frequency[row]):
         delfy[row] = np.mean([value[word] * math.exp(-seen[word]) for word in rest[row]])
         seen.update(rest[row])

@@ -65,7 +65,7 @@ def ask(
 
 
 def read(told: "Queue[Any]") -> list[Any]:
-    heard = []
+    heard: list[Any] = []
     while not heard or isinstance(heard[-1], TokenStep):
         heard.append(told.get(timeout=LIMIT))
     return heard

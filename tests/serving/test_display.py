@@ -87,7 +87,7 @@ def wrap(attack: str) -> Iterator[str]:
 def test_stored_markup_stays_inert(attack: str) -> None:
     for text in wrap(attack):
         for kind in ("auto", "text", "markdown", "code", "json", "conversation"):
-            shown = show_text(text, kind, window=len(text) // 2)  # type: ignore[arg-type]
+            shown = show_text(text, kind, window=len(text) // 2)
             for markup in (shown.html, shown.raw or ""):
                 for tag, attributes in read_tags(markup):
                     assert tag in ALLOWED, (kind, tag, markup)
@@ -186,14 +186,14 @@ def test_a_conversation_has_its_turns_and_json_folds() -> None:
 
 def test_a_kind_that_does_not_fit_falls_back_to_the_text() -> None:
     for kind in ("json", "conversation"):
-        shown = show_text("no such thing", kind)  # type: ignore[arg-type]
+        shown = show_text("no such thing", kind)
         assert (shown.kind, shown.html, shown.raw) == ("text", "no such thing", None)
 
 
 def test_the_end_of_the_models_window_is_told() -> None:
     text = "word " * 100
     for kind in ("text", "code", "markdown"):
-        before, _, after = show_text(text, kind, window=250).html.partition("window ends here")  # type: ignore[arg-type]
+        before, _, after = show_text(text, kind, window=250).html.partition("window ends here")
         assert before.count("word") == after.count("word") == 50
     assert "reads 3 of 10" in show_text('{"a": 123}', window=3).html
     assert "window" not in show_text(text, window=None).html + show_text(text, window=500).html
@@ -235,6 +235,6 @@ HUGE = {
 def test_no_text_takes_long(name: str) -> None:
     for kind in ("auto", "markdown"):
         started = time.process_time()
-        shown = show_text(HUGE[name], kind, window=100)  # type: ignore[arg-type]
+        shown = show_text(HUGE[name], kind, window=100)
         assert time.process_time() - started < 4.0
         assert len(shown.html) < 8 * len(HUGE[name]) + 1_000_000

@@ -97,7 +97,7 @@ def test_the_client_speaks_with_the_service(service: Service, generated: ModuleT
         return importlib.import_module(f"generated_atgen_client.{name}")
 
     def connect(token: str) -> Any:
-        return generated.AuthenticatedClient(base_url=service.url, token=token)  # type: ignore[attr-defined]
+        return generated.AuthenticatedClient(base_url=service.url, token=token)
 
     client, models = connect(service.admin), find("models")
     runs = find("api.runs.list_runs").sync(client=client)

@@ -169,7 +169,7 @@ def test_no_request_breaks_the_service(service: Service, schema: Any) -> None:
     tried = 0
 
     for result in api.get_all_operations():
-        operation = result.ok()
+        operation: Any = result.ok()  # type: ignore[union-attr]
 
         @settings(
             max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck)

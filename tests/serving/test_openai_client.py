@@ -82,8 +82,9 @@ def test_an_adapter_of_a_later_round_changes_the_answers(service: Service) -> No
             model=model, prompt=prompts, temperature=0, max_tokens=6, logprobs=1
         )
         seen[model] = tuple(
-            tuple(choice.logprobs.token_logprobs or []) for choice in answer.choices
-        )  # type: ignore[union-attr]
+            tuple((choice.logprobs and choice.logprobs.token_logprobs) or ())
+            for choice in answer.choices
+        )
     assert len(set(seen.values())) == 3
     again = client.completions.create(
         model="tiny", prompt=prompts, temperature=0, max_tokens=6, logprobs=1

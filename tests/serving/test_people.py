@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 import sqlalchemy as sa
 from helpers.command_line import call
@@ -173,7 +173,7 @@ def test_a_wrong_invitation_is_refused(open_invites: Invites, run: str) -> None:
         ({"role": "admin", "runs_": [run]}, "an admin sees all runs"),
     ):
         with pytest.raises(UserError, match=told):
-            open_invites.create("root", **given)  # type: ignore[arg-type]
+            open_invites.create("root", **given)
     with pytest.raises(UserError, match="invitation 'nobody' is unknown"):
         open_invites.revoke("nobody")
 
@@ -207,7 +207,7 @@ def test_admins_invite_and_revoke_over_http(tmp_path: Path) -> None:
     admin = bearer(known.create("admin", "root"))
     client = TestClient(create_api(ServiceConfig(storage=str(tmp_path)), None, None))
 
-    def send(method: str, path: str, **body: Any) -> httpx.Response:
+    def send(method: str, path: str, **body: Any) -> httpx2.Response:
         return client.request(method, f"/api/v1{path}", json=body or None, headers=admin)
 
     made = send("POST", "/invites", runs=[run], groups=["medics"], days=3, uses=4)

@@ -95,7 +95,7 @@ def test_rows_and_prompts_are_shown_before_anything_is_chosen(post: Post, tmp_pa
 
 def test_tokens_are_counted_by_the_tokenizer_that_is_here(post: Post, tmp_path: Path) -> None:
     tokenizer = Tokenizer(WordLevel({"hello": 0, "there": 1, "[UNK]": 2}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = Whitespace()
     (tmp_path / "model").mkdir()
     tokenizer.save(str(tmp_path / "model/tokenizer.json"))
     (tmp_path / "pool.jsonl").write_text(json.dumps({"text": "hello there, all"}) + "\n")

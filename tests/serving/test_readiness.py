@@ -101,11 +101,14 @@ def test_what_hangs_is_named_and_the_others_are_looked_at(monkeypatch: pytest.Mo
     monkeypatch.setattr(readiness, "READY_SECONDS", 0.05)
     hangs = threading.Event()
 
+    def hang() -> None:
+        hangs.wait()
+
     def fail() -> None:
         raise OSError("read-only")
 
     async def scene() -> dict[str, str]:
-        found = await Readiness({"a": lambda: None, "b": hangs.wait, "c": fail}).find()
+        found = await Readiness({"a": lambda: None, "b": hang, "c": fail}).find()
         hangs.set()
         return found
 

@@ -11,8 +11,9 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.serving import resumption
 from atgen_ray.serving.resumption import FRUITLESS, Resumption
 from atgen_ray.store.housekeeping import set_served
-from atgen_ray.store.journal import INTERRUPTED, Journal
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
+from atgen_ray.store.run_records import INTERRUPTED
 from atgen_ray.store.tables import events, runs
 
 DEAD = ProcessIdentity("gone", host="elsewhere")  # of which only the lease tells

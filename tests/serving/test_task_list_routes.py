@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from helpers.human_desk import HumanDesk
 from helpers.services import bearer
@@ -38,12 +38,12 @@ class Office:
         self._tokens = {name: tokens.create(role, name) for name, role in roles.items()}
         self._client = TestClient(create_api(ServiceConfig(storage=str(storage)), None, None))
 
-    def call(self, who: str, method: str, path: str, **more: Any) -> httpx.Response:
+    def call(self, who: str, method: str, path: str, **more: Any) -> httpx2.Response:
         headers = bearer(self._tokens[who])
         address = f"/api/v1/runs/{self.desk.run}/tasks{path}"
         return self._client.request(method, address, headers=headers, **more)
 
-    def page(self, who: str, path: str) -> httpx.Response:
+    def page(self, who: str, path: str) -> httpx2.Response:
         headers = bearer(self._tokens[who]) | {"Accept": "text/html"}
         return self._client.get(f"/annotate/{self.desk.run}{path}", headers=headers)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pyarrow as pa
 import pytest
 from helpers.human_desk import HumanDesk
@@ -40,7 +40,7 @@ class Office:
 
     def call(
         self, who: str, method: str, path: str, body: Any = None, key: str | None = None
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         headers = bearer(self._tokens[who]) | {"Idempotency-Key": key or uuid4().hex}
         headers |= {"Content-Type": "application/json"}
         content = None if body is None else json.dumps(body)  # httpx would refuse a lone surrogate

@@ -27,6 +27,8 @@ def simulated_database(world: World, committed: Callable[[], None]) -> Iterator[
     """
 
     class Cursor(sqlite3.Cursor):
+        connection: "Connection"
+
         def execute(self, sql: str, *parameters: Any) -> "Cursor":
             if sql.startswith("BEGIN"):
                 if world.edge("database begin", "database-away"):

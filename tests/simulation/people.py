@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from helpers.fakes.state import label_of
 
@@ -70,7 +71,7 @@ class Person:
                 assert [known[name] for name in names] == [answer[name] for name in names]
                 self.accepted[id_] = text
 
-    def _ask(self, what: str, call: "Callable[[Queue], object]") -> "object":
+    def _ask(self, what: str, call: Callable[[Queue], Any]) -> Any:
         """Ask a replica of the service until one answers; a conflict is an answer without a
         result.
         """
@@ -78,9 +79,9 @@ class Person:
         while True:
             replica = Process(f"replica of {self.name}")
             done = self._world.event()
-            found: list[object] = []
+            found: list[Any] = []
 
-            def serve(found: list[object] = found) -> None:
+            def serve(found: list[Any] = found) -> None:
                 try:
                     found.append(call(Queue(self._journal, RUN, self.name)))
                 except (TaskConflictError, TaskUnknownError):

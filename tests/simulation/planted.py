@@ -13,11 +13,12 @@ from typing import Any
 from unittest.mock import patch
 
 from atgen_ray.annotation import registry
-from atgen_ray.annotation.llm.request_log import RequestLog, Settlement
+from atgen_ray.annotation.llm.request_log import RequestLog
+from atgen_ray.annotation.llm.request_records import Settlement
 from atgen_ray.annotation.llm.shard_runner import ShardRunner, UnknownOutcomeError
 from atgen_ray.annotation.providers.base import ProviderError
 from atgen_ray.runs.controller import Controller
-from atgen_ray.store.journal import STEP
+from atgen_ray.store.events import STEP
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import StepOutputs
 
@@ -48,12 +49,8 @@ def write_first() -> Iterator[None]:
         if (round, step) in self._committed:
             return False
         self._tracker.start_step(round, step)
-        out: RunFolder = copy(self._folder)
-        out._area = ""
-        out._check = None
-        out._written = {}
-        out._folders = []
-        more = {}
+        out: RunFolder = self._folder.below()
+        more: dict[str, Any] = {}
         if output is None or not self._folder.exists(output):
             more = make(self._tracker, out) or {}
         files = {

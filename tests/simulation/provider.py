@@ -165,7 +165,7 @@ class Server:
         """Answer and bill."""
         system, *turns = body["messages"]
         text, finish = think(system["content"], turns, 0)
-        limit = body.get("max_completion_tokens") or body.get("max_tokens")
+        limit = int(body.get("max_completion_tokens") or body["max_tokens"])
         if len(text) // 4 + 1 > limit:
             text, finish = text[: 4 * limit], "length"
         prompt = (len(system["content"]) + sum(len(turn["content"]) for turn in turns)) // 4

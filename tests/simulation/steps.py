@@ -158,7 +158,7 @@ def make_workers(world: World) -> Workers:
         estimate_run=lambda *arguments: {"labels": 8},
         embed_pool=embed,
         explain_choice=lambda engine, model, name: {"engine": name, "why": "simulated"},
-        build_engine=lambda *arguments: StillEngine(),  # type: ignore[arg-type,return-value]
+        build_engine=lambda *arguments: StillEngine(),  # type: ignore[arg-type]
         generate_features=generate,
         check_adapter=lambda *arguments: None,
         train_adapter=train,

@@ -16,7 +16,8 @@ import pytest
 from helpers.processes import PROCESSES
 
 from atgen_ray.core.errors import UserError
-from atgen_ray.store.run_folder import GROUP_ROWS, RunFolder
+from atgen_ray.store.parquet_files import GROUP_ROWS
+from atgen_ray.store.run_folder import RunFolder
 
 BAD_PATHS = [
     "",

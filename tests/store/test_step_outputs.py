@@ -6,7 +6,9 @@ from uuid import uuid4
 
 import pytest
 
-from atgen_ray.store.journal import Event, Journal, Lease
+from atgen_ray.store.events import Event
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import SealedStep, StepOutputs, find_output

@@ -23,7 +23,9 @@ from atgen_ray.serving.pages.run_views import RunViews
 from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store import migrations
-from atgen_ray.store.journal import Journal, Lease
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.labels import enter_annotations
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.ledger import (
     Balance,
     Entry,
@@ -38,9 +40,9 @@ from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tables import TABLES, annotations, ledger, totals
 
 
-def label(lease: Lease, round: int, count: int, price: float = 0.5) -> None:
+def label(journal: Journal, lease: Lease, round: int, count: int, price: float = 0.5) -> None:
     """Enters labels of one round, the even ones with an entry in the ledger."""
-    money, journal = Ledger(lease.run, StoppingConfig()), lease.journal
+    money = Ledger(lease.run, StoppingConfig())
     ids = [f"{round}-{at}" for at in range(count)]
     with journal.leased_transaction(lease) as connection:
         known = money.find(connection, [f"key-{id_}" for id_ in ids])
@@ -93,9 +95,9 @@ def kept(journal: Journal, run: str) -> list[tuple[Any, ...]]:
 def test_totals_follow_labels_and_money_in_every_order(journal: Journal, run: str) -> None:
     lease = journal.acquire(run, ProcessIdentity("a"), 600)
     money = Ledger(run, StoppingConfig())
-    label(lease, 1, 5)
-    label(lease, 2, 3)
-    label(lease, 2, 3)  # once more: what is there is there
+    label(journal, lease, 1, 5)
+    label(journal, lease, 2, 3)
+    label(journal, lease, 2, 3)  # once more: what is there is there
     assert kept(journal, run) == count(journal, run)
     with journal.leased_transaction(lease) as connection:
         money.hold(
@@ -118,7 +120,9 @@ def test_totals_follow_labels_and_money_in_every_order(journal: Journal, run: st
         == sum(read_spending(journal, run).values())
     )
     with suppress(RuntimeError), journal.leased_transaction(lease) as connection:
-        journal.enter_annotations(connection, run, 4, [Annotation("z", "z", "model", 1.0)])
+        enter_annotations(
+            journal.database, connection, run, 4, [Annotation("z", "z", "model", 1.0)]
+        )
         raise RuntimeError
     assert kept(journal, run) == count(journal, run)
 
@@ -139,7 +143,7 @@ def copy_into(old: sa.Engine, journal: Journal) -> None:
 def test_a_journal_from_before_there_were_totals_has_them_counted(tmp_path: Path) -> None:
     journal = Journal(f"sqlite:///{tmp_path / 'new.db'}")
     lease = journal.acquire(journal.create_run("old", {}, "").name, ProcessIdentity("a"), 600)
-    label(lease, 1, 5)
+    label(journal, lease, 1, 5)
     with journal.leased_transaction(lease) as connection:
         Ledger("old", StoppingConfig()).hold(connection, 2, "model", [Entry("x", "x", 7)])
     before = kept(journal, "old")
@@ -199,7 +203,7 @@ def test_what_is_listed_costs_the_same_however_many_labels_there_are(tmp_path: P
     costs: list[dict[str, int]] = []
     with counted_steps() as take:
         for size in (10, 1000):
-            label(lease, 1, size)
+            label(journal, lease, 1, size)
             for look in looks.values():
                 look()  # once without counting: statements are prepared, tables described
             costs.append({name: (take(), look(), take())[2] for name, look in looks.items()})
@@ -241,7 +245,7 @@ def test_what_a_round_does_costs_the_same_however_many_rounds_were_before(tmp_pa
     with counted_steps() as take:
         # The first round of all prepares statements, and the last has a thousand labels before it.
         for round, before in ((2, 10), (3, 10), (4, 1000)):
-            label(lease, 1, before)
+            label(journal, lease, 1, before)
             steps = {}
             for act in (reserve, settle, enter, read):
                 take()

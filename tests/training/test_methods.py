@@ -25,7 +25,7 @@ from transformers import (
 
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.errors import UserError
-from atgen_ray.core.stored import at_path
+from atgen_ray.core.stored import Stored, at_path
 from atgen_ray.models.loading import load_model, load_tokenizer, load_tuned
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.training import TrainingExample
@@ -53,7 +53,7 @@ def model(tiny_model: str) -> ModelConfig:
 
 
 def tune(
-    model: ModelConfig, folder: Path, start: Path | None = None, dev: Any = None, **training: Any
+    model: ModelConfig, folder: Path, start: Stored | None = None, dev: Any = None, **training: Any
 ) -> dict[str, Any]:
     folder.mkdir()
     config = TrainingConfig(**{"epochs": 2, "batch_size": 4, "learning_rate": 5e-3} | training)
@@ -213,7 +213,7 @@ def test_the_loss_takes_the_logits_that_unsloth_gives(model: ModelConfig) -> Non
     network = LastLogits(load_tuned(model, None))
     builder = PromptBuilder(load_tokenizer(model), PromptConfig(), 80)
     rows = [build_row(builder, example.text, example.answer, 10) for example in EXAMPLES]
-    rows[3]["weights"] = [2.0] * len(rows[3]["labels"])
+    rows[3]["weights"] = [2] * len(rows[3]["labels"])
     batch = pad_rows(rows, 2)
     with torch.no_grad():
         expected, count = sum_losses(network.network, batch, "chosen")
@@ -251,7 +251,11 @@ def test_small_sets_ignore_the_dev_loss_and_large_ones_stop_on_it(
 def test_a_training_shorter_than_an_epoch_keeps_its_last_weights(
     model: ModelConfig, tmp_path: Path
 ) -> None:
-    early = {"early_stopping": {"from_examples": 5}, "epochs": 0.5, "warmup_fraction": 0.0}
+    early: dict[str, Any] = {
+        "early_stopping": {"from_examples": 5},
+        "epochs": 0.5,
+        "warmup_fraction": 0.0,
+    }
     short = tune(model, tmp_path / "short", dev=EXAMPLES[:1], **early)
     assert len(short["dev_losses"]) == 1
     saved = load_file(tmp_path / "short" / "adapter_model.safetensors")

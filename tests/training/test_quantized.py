@@ -2,13 +2,20 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
-from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, TrainingConfig
+from atgen_ray.config import (
+    EarlyStoppingConfig,
+    EngineConfig,
+    ModelConfig,
+    PromptConfig,
+    TrainingConfig,
+)
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.core.stored import at_path
 from atgen_ray.engines.adapter_check import compare_effects, score_outputs
@@ -31,7 +38,7 @@ QLORA = TrainingConfig(
     epochs=6,
     batch_size=4,
     learning_rate=5e-3,
-    early_stopping={"from_examples": 5, "patience": 6},
+    early_stopping=EarlyStoppingConfig(from_examples=5, patience=6),
 )
 
 
@@ -69,7 +76,8 @@ def test_the_base_has_4_bits_and_computes_in_what_the_hardware_has(
     layers = [module for module in loaded.modules() if isinstance(module, Linear4bit)]
     assert len(layers) == 14
     assert {layer.weight.dtype for layer in layers} == {torch.uint8}
-    assert {layer.weight.quant_state.nested for layer in layers} == {True}
+    states: list[Any] = [layer.weight for layer in layers]  # of a class of bitsandbytes
+    assert {weight.quant_state.nested for weight in states} == {True}
     assert {layer.compute_dtype for layer in layers} == {torch.float32}
     assert {layer.weight.device.type for layer in layers} == {find_worker_device()}
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
+from atgen_ray.core.records import Progress
 from atgen_ray.core.stored import at_path
 from atgen_ray.models.loading import load_tuned
 from atgen_ray.training import TrainingExample, TrainingResult, train_adapter
@@ -39,7 +40,7 @@ def train(
     def run(
         name: str,
         start_from: Path | None = None,
-        progress: Callable[[int, int], None] = lambda *_: None,
+        progress: Progress = lambda *_: None,
         dev: list[TrainingExample] | None = None,
         **training: Any,
     ) -> tuple[TrainingResult, Path]:
@@ -55,7 +56,7 @@ def train(
             output,
             str(tmp_path / f"work-{name}"),
             progress,
-            start_from and at_path(start_from),
+            None if start_from is None else at_path(start_from),
             dev or [],
         ), output
 

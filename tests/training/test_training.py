@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.errors import UserError
+from atgen_ray.core.records import Progress
 from atgen_ray.core.stored import at_path
 from atgen_ray.models.loading import load_model, load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
@@ -41,7 +42,7 @@ def train(ray_session: None, model: ModelConfig, tmp_path: Path) -> Train:
     def run(
         name: str = "adapter",
         start_from: Path | None = None,
-        progress: Callable[[int, int], None] = lambda *_: None,
+        progress: Progress = lambda *_: None,
         on: ModelConfig = model,
         **training: Any,
     ) -> tuple[TrainingResult, Path]:
@@ -61,7 +62,7 @@ def train(ray_session: None, model: ModelConfig, tmp_path: Path) -> Train:
             output,
             work,
             progress,
-            start_from and at_path(start_from),
+            None if start_from is None else at_path(start_from),
         )
         return result, output
 

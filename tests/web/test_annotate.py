@@ -27,11 +27,11 @@ class People:
         self.come, self.server, self.journal = come, server, journal
 
     def open(self, count: int = 3, markup: bool = False, **settings: Any) -> HumanDesk:
-        settings = {
+        defaults: dict[str, Any] = {
             "guidelines": f"Write one sentence. {MARKUP if markup else ''}",
             "settle_seconds": 600.0,
-        } | settings
-        self.desk = HumanDesk(self.journal, count, **settings)
+        }
+        self.desk = HumanDesk(self.journal, count, **defaults | settings)
         if markup:
             self.desk.texts = {id_: f"{MARKUP} {text}" for id_, text in self.desk.texts.items()}
         self.desk.publish_tasks()

@@ -14,7 +14,8 @@ from playwright.sync_api import Page, expect
 
 from atgen_ray.annotation.human.revision import reopen_tasks
 from atgen_ray.serving.security.tokens import Tokens
-from atgen_ray.store.journal import STEP, Journal
+from atgen_ray.store.events import STEP
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.tables import assignments
 

@@ -33,8 +33,8 @@ def desk(server: DeskServer, journal: Journal) -> HumanDesk:
 
 
 def bring(page: Page, name: str, content: str, field: str = "[data-upload='data-pool']") -> None:
-    payload = {"name": name, "mimeType": "text/plain", "buffer": content.encode()}
-    page.locator(field).set_input_files([payload])  # type: ignore[list-item]
+    payload: Any = {"name": name, "mimeType": "text/plain", "buffer": content.encode()}
+    page.locator(field).set_input_files([payload])
 
 
 def value(page: Page, key: str) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -90,7 +91,7 @@ def test_a_wrong_token_is_told_and_gives_no_cookie(
 def test_nonsense_is_a_wrong_token_too(service: Service, token: str, status: int) -> None:
     """And a body that no token needs is not read."""
     form = {"token": token.encode("utf-8", "surrogatepass")}
-    answer = httpx.post(service.url + "/sign-in", data=form, headers={"Origin": service.url})  # type: ignore[arg-type]
+    answer = httpx.post(service.url + "/sign-in", data=form, headers={"Origin": service.url})
     assert answer.status_code == status
     assert "set-cookie" not in answer.headers
 
@@ -208,10 +209,11 @@ def test_pages_weigh_less_than_100_kb_without_data(
 ) -> None:
     page = visit().page
     weights: dict[str, int] = {}
-    page.on(
-        "requestfinished",
-        lambda request: weights.setdefault(request.url, len(request.response().body())),
-    )
+
+    def weigh(request: Any) -> None:
+        weights.setdefault(request.url, len(request.response().body()))
+
+    page.on("requestfinished", weigh)
     page.goto(path, wait_until="networkidle")
     shell = {
         url: weight

@@ -11,36 +11,29 @@ somebody who would have none takes it. To look at tasks leases none of them.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import sqlalchemy as sa
 
 from atgen_ray.annotation.guidelines import read_version
-from atgen_ray.annotation.human.draft_experiment import choose_drafts
 from atgen_ray.annotation.human.gold import GoldMixer
 from atgen_ray.annotation.human.open_tasks import OpenTasks
+from atgen_ray.annotation.human.own_assignments import OwnAssignments, not_yours
+from atgen_ray.annotation.human.receipts import Receipts
 from atgen_ray.annotation.human.run_labels import enter_revision
 from atgen_ray.annotation.human.task_store import (
     TaskConflictError,
     TaskStore,
     TaskUnknownError,
-    find_last_collections,
-    is_closed,
-    is_settled,
     open_task_store,
 )
-from atgen_ray.core.hashing import hash_text
-from atgen_ray.core.strict_json import encode_json
+from atgen_ray.annotation.human.task_view import Body, TaskView
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.tables import assignments, receipts, revisions, tasks
+from atgen_ray.store.tables import assignments
 
 Verdict = Literal["submitted", "skipped", "flagged"]
 AT_ONCE = 20  # most leases of one person
 HISTORY = 200  # how many of one person's latest tasks are shown again
-PREPARED = 120.0  # seconds for which a task is kept that nobody has opened yet
-RECEIPT_SECONDS = 86_400.0  # for so long a request may be repeated
-RECEIPTS = 5_000  # most of one person in one run
-Body = dict[str, Any]
 
 
 class Queue:
@@ -59,7 +52,9 @@ class Queue:
         self._task_store: TaskStore = open_task_store(journal, run)
         self._open = OpenTasks(run, annotator, groups)
         self._gold = GoldMixer(run, annotator, self._task_store.config)
-        self._lease = self._task_store.config.lease_minutes * 60
+        self._view = TaskView(self._task_store, self._gold, annotator)
+        self._receipts = Receipts(run, annotator)
+        self._own = OwnAssignments(self._task_store, self._open, self._gold, annotator)
 
     def lease(
         self, count: int = 1, exclude: Sequence[str] = (), ahead: int = 0, hand: str | None = None
@@ -83,12 +78,12 @@ class Queue:
                 chosen = self._open.claim_prepared(connection, now)
             for place, id_ in enumerate(chosen):
                 if id_ not in held:
-                    self._enter(connection, id_, now)
+                    self._own.enter(connection, id_, now)
                 if place < max(1, count - ahead):
-                    self._take_in_hand(connection, id_, now)
+                    self._own.take_in_hand(connection, id_, now)
                 else:
-                    self._keep_prepared(connection, id_, now)
-            return self._show(connection, chosen, now)
+                    self._own.keep_prepared(connection, id_, now)
+            return self._view.show(connection, chosen, now)
 
     def take(self, example_id: str) -> Body:
         """Lease this one task, or renew the lease on it."""
@@ -97,18 +92,18 @@ class Queue:
             task = self._task_store.task(connection, example_id)
             mine = self._task_store.assignment(connection, example_id, self._annotator)
             if mine is not None:
-                self._expect_held(connection, task)
+                self._own.expect_held(connection, task)
             if task["state"] != "open":
                 raise TaskConflictError(f"task '{example_id}' is {task['state']}, expected open")
             if mine is None or mine["until"] <= now:
                 if not self._open.is_for_me(connection, example_id):
                     raise TaskConflictError(f"task '{example_id}' is kept for other people")
-                if not self._make_place(connection, task, now):
+                if not self._own.make_place(connection, task, now):
                     raise TaskConflictError(f"others work on task '{example_id}' now")
             if mine is None:
-                self._enter(connection, example_id, now)
-            self._take_in_hand(connection, example_id, now)
-            return self._show(connection, [example_id], now)[0]
+                self._own.enter(connection, example_id, now)
+            self._own.take_in_hand(connection, example_id, now)
+            return self._view.show(connection, [example_id], now)[0]
 
     def release(self, example_ids: Sequence[str]) -> int:
         """Give the person's leases on these tasks up, and return how many there were. What was
@@ -130,7 +125,7 @@ class Queue:
             now = self._journal.database.clock(connection)
             start = None if after is None else self._task_store.task(connection, after)
             ids = self._open.find(connection, now, count, start)
-            return self._show(connection, ids, now)
+            return self._view.show(connection, ids, now)
 
     def history(self, limit: int = HISTORY, before: str | None = None) -> list[Body]:
         """Return the person's latest tasks, the oldest first: those answered, and then those held.
@@ -152,7 +147,7 @@ class Queue:
             query = sa.select(assignments.c.example_id).where(answered)
             query = query.order_by(assignments.c.answered.desc()).limit(limit)
             ids = list(connection.execute(query).scalars())[::-1]
-            return self._show(connection, [*ids, *held], now)
+            return self._view.show(connection, [*ids, *held], now)
 
     def save_draft(self, example_id: str, text: str, revision: int) -> Body:
         """Store what was typed so far, unless a later `revision` is stored already, and renew the
@@ -161,14 +156,14 @@ class Queue:
         with self._journal.run_transaction(self._task_store.run) as connection:
             now = self._journal.database.clock(connection)
             task = self._task_store.task(connection, example_id)
-            mine = self._expect_held(connection, task)
+            mine = self._own.expect_held(connection, task)
             values: Body = {}
             if revision >= mine["revision"]:
                 values = {"draft": text, "revision": revision}
                 self._task_store.assign(connection, example_id, self._annotator, **values)
-            if self._may_hold(connection, task, mine, now):
-                self._take_in_hand(connection, example_id, now)
-            return self._show(connection, [example_id], now)[0]
+            if self._own.may_hold(connection, task, mine, now):
+                self._own.take_in_hand(connection, example_id, now)
+            return self._view.show(connection, [example_id], now)[0]
 
     def answer(
         self,
@@ -192,11 +187,11 @@ class Queue:
             mine = self._task_store.assignment(connection, example_id, self._annotator)
             if mine is not None and mine["state"] == verdict and mine[given] == text:
                 # The same answer was given before, under another key.
-                return self._show(connection, [example_id], now)[0]
+                return self._view.show(connection, [example_id], now)[0]
             if mine is None:
-                raise _not_yours(example_id)
-            self._expect_unsettled(connection, task, mine)
-            if not self._has_place(connection, task, mine, now):
+                raise not_yours(example_id)
+            self._own.expect_unsettled(connection, task, mine)
+            if not self._own.has_place(connection, task, mine, now):
                 raise TaskConflictError(
                     f"the lease of task '{example_id}' has expired, and others have taken it"
                 )
@@ -217,7 +212,7 @@ class Queue:
                 values["draft"] = sa.null()  # the text of the answer is newer
             self._task_store.assign(connection, example_id, self._annotator, **values)
             self._task_store.settle(connection, example_id, now)
-            return self._show(connection, [example_id], now)[0]
+            return self._view.show(connection, [example_id], now)[0]
 
         try:
             return self._once(key, [verdict, example_id, text], {given: text}, act)
@@ -236,8 +231,8 @@ class Queue:
             mine = self._task_store.assignment(connection, example_id, self._annotator)
             if mine is None or mine["state"] == "leased":
                 raise TaskConflictError(f"task '{example_id}' has no answer of yours to take back")
-            self._expect_unsettled(connection, task, mine)
-            if not self._has_place(connection, task, mine, now):
+            self._own.expect_unsettled(connection, task, mine)
+            if not self._own.has_place(connection, task, mine, now):
                 raise TaskConflictError(f"others work on task '{example_id}' now")
             # The submitted text is newer than the draft; a skip or a flag has no text.
             submitted = mine["state"] == "submitted"
@@ -246,7 +241,7 @@ class Queue:
             values = {
                 "state": "leased",
                 "draft": before if submitted else mine["draft"],
-                "until": now + self._lease,
+                "until": now + self._own.lease_seconds,
                 "text": sa.null(),
                 "note": sa.null(),
             }
@@ -254,7 +249,7 @@ class Queue:
                 connection, example_id, self._annotator, answered=None, **values
             )
             self._task_store.settle(connection, example_id, now)
-            return self._show(connection, [example_id], now)[0]
+            return self._view.show(connection, [example_id], now)[0]
 
         return self._once(key, ["undo", example_id], {}, act)
 
@@ -265,41 +260,16 @@ class Queue:
         said: Body,
         act: Callable[[sa.Connection, float], Body],
     ) -> Body:
-        """Return the answer of `act`, or the same one if the same request was made before.
-
-        A receipt has neither the example nor what was `said`: both are known when it is asked for.
-        """
-        digest = hash_text(encode_json(request))
-        person = (receipts.c.run == self._task_store.run) & (
-            receipts.c.annotator == self._annotator
-        )
+        """Return the answer of `act`, or the same one if the same request was made before."""
         with self._journal.run_transaction(self._task_store.run) as connection:
-            known = connection.execute(
-                sa.select(receipts.c.digest, receipts.c.answer).where(
-                    person & (receipts.c.key == key)
-                )
-            ).one_or_none()
+            known = self._receipts.find(connection, key, request)
             now = self._journal.database.clock(connection)
             if known is not None:
-                if known.digest != digest:
-                    raise TaskConflictError(f"Idempotency-Key {key!r} was used for another request")
-                shown = self._show(connection, [request[1]], now)[0]
-                return shown | {"text": None, "note": None} | said | dict(known.answer)
+                shown = self._view.show(connection, [request[1]], now)[0]
+                return shown | {"text": None, "note": None} | said | known
             # The answer is stored in the transaction of the change, so that neither exists alone.
             answer = act(connection, now)
-            entry = {
-                "run": self._task_store.run,
-                "annotator": self._annotator,
-                "key": key,
-                "digest": digest,
-                "answer": {name: answer[name] for name in RECEIPT},
-                "time": now,
-            }
-            connection.execute(sa.insert(receipts).values(entry))
-            newest = sa.select(receipts.c.time).where(person).order_by(receipts.c.time.desc())
-            last = connection.execute(newest.offset(RECEIPTS).limit(1)).scalar_one_or_none()
-            oldest = max(now - RECEIPT_SECONDS, last or 0.0)
-            connection.execute(sa.delete(receipts).where(person & (receipts.c.time <= oldest)))
+            self._receipts.enter(connection, key, request, answer, now)
         return answer
 
     def _record(
@@ -330,136 +300,3 @@ class Queue:
             mine = self._task_store.assignment(connection, example_id, self._annotator)
             if mine is not None and mine["state"] == "leased":
                 self._task_store.assign(connection, example_id, self._annotator, draft=text)
-
-    def _enter(self, connection: sa.Connection, example_id: str, now: float) -> None:
-        """Enter a lease that begins now."""
-        row = {
-            "run": self._task_store.run,
-            "annotator": self._annotator,
-            "example_id": example_id,
-            "leased": now,
-            "until": now,
-            "state": "leased",
-            "revision": 0,
-        }
-        connection.execute(sa.insert(assignments).values(row))
-
-    def _take_in_hand(self, connection: sa.Connection, example_id: str, now: float) -> None:
-        opened = sa.func.coalesce(assignments.c.opened, now)
-        until = now + self._lease
-        self._task_store.assign(connection, example_id, self._annotator, until=until, opened=opened)
-
-    def _keep_prepared(self, connection: sa.Connection, example_id: str, now: float) -> None:
-        mine = self._task_store.assignment(connection, example_id, self._annotator)
-        until = max(now + min(PREPARED, self._lease), mine["until"] if mine else 0.0)
-        self._task_store.assign(connection, example_id, self._annotator, until=until)
-
-    def _expect_held(self, connection: sa.Connection, task: sa.RowMapping) -> sa.RowMapping:
-        """Return this person's unanswered assignment. Raise TaskConflictError where there is
-        none.
-        """
-        mine = self._task_store.assignment(connection, task["example_id"], self._annotator)
-        if mine is None:
-            raise _not_yours(task["example_id"])
-        if mine["state"] != "leased":
-            raise TaskConflictError(f"task '{task['example_id']}' was {mine['state']} by you")
-        return mine
-
-    def _expect_unsettled(
-        self, connection: sa.Connection, task: sa.RowMapping, mine: sa.RowMapping
-    ) -> None:
-        """Raise TaskConflictError where the person can change nothing any more."""
-        if task["decision"] is not None or (mine["state"] == "leased" and is_closed(task)):
-            raise TaskConflictError(f"task '{task['example_id']}' was settled without you")
-        self._gold.expect_open(connection, task, mine)
-        if is_settled(task, find_last_collections(connection, task["run"])):
-            raise TaskConflictError(
-                f"the run has trained on the label of task '{task['example_id']}': an admin can "
-                f"correct it"
-            )
-
-    def _may_hold(self, connection: sa.Connection, task: Any, mine: Any, now: float) -> bool:
-        """Return whether the task is still to be done, and by this person."""
-        return task["state"] == "open" and self._has_place(connection, task, mine, now)
-
-    def _has_place(self, connection: sa.Connection, task: Any, mine: Any, now: float) -> bool:
-        """Return whether the answer or the lease is valid, or nobody else has taken the place since
-        it expired.
-        """
-        if mine.get("state") == "submitted" or mine["until"] > now:
-            return True
-        others = self._task_store.count_busy(connection, task["example_id"], self._annotator, now)
-        return others < task["wanted"]
-
-    def _make_place(self, connection: sa.Connection, task: sa.RowMapping, now: float) -> bool:
-        """Return whether there is a place at the task, perhaps one that was only prepared for
-        somebody else, who loses it.
-        """
-        id_ = task["example_id"]
-        if self._task_store.count_busy(connection, id_, self._annotator, now) < task["wanted"]:
-            return True
-        return self._open.drop_prepared(connection, id_, now)
-
-    def _show(self, connection: sa.Connection, ids: Sequence[str], now: float) -> list[Body]:
-        """Return tasks as their annotator sees them: without the answers of others."""
-        joined = (
-            (tasks.c.run == assignments.c.run)
-            & (tasks.c.example_id == assignments.c.example_id)
-            & (assignments.c.annotator == self._annotator)
-        )
-        own = [assignments.c[name].label(f"own_{name}") for name in OWN]
-        query = sa.select(tasks, *own, self._find_opener()).outerjoin(assignments, joined)
-        query = query.where(self._task_store.mine & tasks.c.example_id.in_(list(ids)))
-        rows = {row["example_id"]: row for row in connection.execute(query).mappings()}
-        collected = find_last_collections(connection, self._task_store.run)
-        return [self._describe(rows[id_], now, collected) for id_ in ids]
-
-    def _find_opener(self) -> sa.Label[str]:
-        """Return the column of who sent this person's answer to a task back last."""
-        mine = (
-            (revisions.c.run == tasks.c.run)
-            & (revisions.c.example_id == tasks.c.example_id)
-            & (revisions.c.annotator == self._annotator)
-            & (revisions.c.kind == "reopened")
-        )
-        last = sa.select(revisions.c.by).where(mine).order_by(revisions.c.id.desc()).limit(1)
-        return last.correlate(tasks).scalar_subquery().label("opener")
-
-    def _describe(
-        self, row: sa.RowMapping, now: float, collected: Sequence[tuple[int, float]]
-    ) -> Body:
-        """Return one task with this person's work on it."""
-        state = row["own_state"] or "open"  # open: looked at
-        leased = state in ("leased", "open")
-        # With blind drafts a person sees the suggestion only after typing something.
-        begun = not leased or row["own_draft"] is not None
-        store = self._task_store
-        drafts = choose_drafts(store.config.drafts, store.run, row["example_id"])
-        blind = drafts == "blind" and not begun and row["suggestion"] is not None
-        final = row["decision"] is not None or is_settled(row, collected)
-        if row["gold"] is not None:
-            round, final = self._gold.imitate(row["own_answered"], final, collected)
-        return {
-            "id": row["example_id"],
-            "round": row["round"] if row["gold"] is None else round,
-            "input": row["input"],
-            "why": row["why"],
-            "suggestion": None if blind or drafts == "off" else row["suggestion"],
-            "blind": blind,
-            "state": state,
-            "closed": row["state"] != "open" if leased else final,
-            "draft": row["own_draft"],
-            "text": row["own_text"],
-            "note": row["own_note"],
-            "sent_back_by": row["opener"] if state == "leased" and row["own_note"] else None,
-            "revision": row["own_revision"] or 0,
-            "lease_seconds": max(0.0, row["own_until"] - now) if state == "leased" else 0.0,
-        }
-
-
-OWN = ("state", "draft", "text", "note", "revision", "until", "answered")
-RECEIPT = ("state", "closed", "revision", "lease_seconds")
-
-
-def _not_yours(example_id: str) -> TaskConflictError:
-    return TaskConflictError(f"task '{example_id}' is not yours, expected one that you leased")

@@ -17,6 +17,7 @@ from atgen_ray.annotation.human.task_store import IMPORTED, SETTLED, TaskStore
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.core.money import NANO, to_nano
 from atgen_ray.core.records import Annotation, DeadLetter
+from atgen_ray.store.labels import enter_annotations, enter_dead_letters
 from atgen_ray.store.ledger import Entry
 from atgen_ray.store.tables import tasks
 
@@ -160,11 +161,11 @@ class TaskRound:
                     id_, outcome.text, f"human/{outcome.annotator}", cost / NANO, provenance
                 )
                 labels.append(join_first(label, row["first"]) if row["first"] else label)
-            context.journal.enter_annotations(
-                connection, self._task_store.run, context.round, labels
+            enter_annotations(
+                context.journal.database, connection, self._task_store.run, context.round, labels
             )
-            context.journal.enter_dead_letters(
-                connection, self._task_store.run, context.round, dead
+            enter_dead_letters(
+                context.journal.database, connection, self._task_store.run, context.round, dead
             )
             context.ledger.settle(connection, paid)
             self._close(connection, "taken", [label.id for label in labels], now)

@@ -13,7 +13,8 @@ from atgen_ray.annotation.human.run_labels import renew_label
 from atgen_ray.config import HumanAnnotatorConfig
 from atgen_ray.config.annotation import list_stored
 from atgen_ray.core.errors import UserError
-from atgen_ray.store.journal import STEP, Journal
+from atgen_ray.store.events import STEP
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.tables import assignments, events, tasks
 
 SETTLED = ("answered", "dropped")  # states of a task that the run may collect

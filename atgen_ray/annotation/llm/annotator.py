@@ -4,9 +4,8 @@ Labels depend on the request log alone, so a run that dies at any point computes
 from the same log.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from atgen_ray.annotation.context import AnnotationContext, SuspectLetter, is_confirmed
 from atgen_ray.annotation.guidelines import Guidelines, find_guidelines, join_guidelines
@@ -14,11 +13,11 @@ from atgen_ray.annotation.llm.billing import BillingPolicy
 from atgen_ray.annotation.llm.dispatcher import DispatchOutcome, RequestDispatcher
 from atgen_ray.annotation.llm.error_policy import Timeouts
 from atgen_ray.annotation.llm.injection import Suspicion, find_suspicions
-from atgen_ray.annotation.llm.label_checks import find_fault, read_label
 from atgen_ray.annotation.llm.prompts import JUDGED, PromptWriter
-from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord
-from atgen_ray.annotation.llm.voting import count_votes
-from atgen_ray.annotation.providers.base import ParsedResponse, Provider
+from atgen_ray.annotation.llm.request_log import RequestLog
+from atgen_ray.annotation.llm.request_records import RequestRecord
+from atgen_ray.annotation.llm.votes import Vote, VoteReader
+from atgen_ray.annotation.providers.base import Provider
 from atgen_ray.annotation.request import PROBE, AnnotationRequest
 from atgen_ray.config import HumanAnnotatorConfig, LLMAnnotatorConfig, list_annotators
 from atgen_ray.core.hashing import mix_seed
@@ -31,16 +30,6 @@ REPAIR = (
     "label alone."
 )
 COMPARED = 1000  # labels of earlier rounds that those of a round are compared with
-
-
-@dataclass(frozen=True)
-class Vote:
-    """One answer to one question: its label, or the reason why it has none."""
-
-    row: RequestRecord
-    label: str
-    fault: str | None
-    answer: ParsedResponse | None
 
 
 class LLMAnnotator:
@@ -67,6 +56,7 @@ class LLMAnnotator:
         self._context = context
         self._provider = provider
         self._billing = billing
+        self._votes = VoteReader(config, provider)
         self._request_log = RequestLog(
             context.journal, context.lease, context.ledger, name, context.round
         )
@@ -126,12 +116,12 @@ class LLMAnnotator:
         probes = self._write_probes(by_id, self._choose_probed(ids))
         outcome = self._dispatcher.answer(requests + probes)
         limit = outcome.limit
-        votes = self._read_votes(outcome, by_id)
+        votes = self._votes.read(outcome, by_id)
         repairs = self._write_repairs(by_id, votes)
         if more := repairs + self._write_probes(by_id, self._choose_doubted(by_id, votes, outcome)):
             outcome = self._dispatcher.answer(more)
             limit = limit or outcome.limit
-            votes = self._read_votes(outcome, by_id)
+            votes = self._votes.read(outcome, by_id)
         suspicions = self._find_suspicions(by_id, votes, outcome)
         passed = self._read_probes(outcome, by_id)
         # An example with unsent requests and no label is neither labelled nor dead: a budget ran
@@ -154,7 +144,7 @@ class LLMAnnotator:
                 else:
                     labels.append(label)
             elif votes[id_] and id_ not in waiting:
-                dead.append(DeadLetter(id_, "annotation", self._explain(votes[id_])))
+                dead.append(DeadLetter(id_, "annotation", self._votes.explain(votes[id_])))
         left = set(ids) - {label.id for label in labels} - {dead_letter.id for dead_letter in dead}
         missed = [request for request in unsent if request.example_id in left]
         worst = sum(
@@ -180,43 +170,13 @@ class LLMAnnotator:
             if vote.fault is not None and vote.answer is not None
         ]
 
-    def _read_votes(
-        self, outcome: DispatchOutcome, texts: Mapping[str, str]
-    ) -> dict[str, list[Vote]]:
-        """Return the last answer to each vote that was answered or failed for good, by example."""
-        votes: dict[str, dict[int, Vote]] = defaultdict(dict)
-        for (id_, vote, _), row in sorted(outcome.rows.items()):  # a repair follows what it mends
-            if vote != PROBE and id_ in texts and row.state in ("answered", "refused", "lost"):
-                earlier = votes[id_].get(vote)
-                if row.state == "answered" or earlier is None:
-                    votes[id_][vote] = self._check_response(row, texts[id_])
-        return {id_: [votes[id_][vote] for vote in sorted(votes[id_])] for id_ in texts}
-
-    def _check_response(self, row: RequestRecord, text: str) -> Vote:
-        """Return the vote in a stored response, with the reason why it is unusable if it is."""
-        if row.state != "answered" or row.response is None:
-            return Vote(row, "", row.reason or row.state, None)
-        try:
-            answer = self._provider.read(row.response)
-        except ValueError as error:
-            return Vote(row, "", f"malformed answer: {error}", None)
-        if not answer.text.strip() and answer.finish == "stop":
-            return Vote(row, "", "it is empty", answer)
-        label, fault = read_label(answer.text, self._config)
-        fault = (
-            fault
-            if answer.finish == "stop" and fault
-            else find_fault(text, label, answer.finish, self._config.checks)
-        )
-        return Vote(row, label, fault, answer)
-
     def _choose_label(
         self, id_: str, good: list[Vote], all_: list[Vote], dollars: float
     ) -> Annotation:
         """Return the label that the usable votes `good` elect; `all_` are all votes of the
         example.
         """
-        chosen, confidence = self._elect(good)
+        chosen, confidence = self._votes.elect(good)
         tokens = [(vote.row.prompt_tokens or 0, vote.row.output_tokens or 0) for vote in all_]
         provenance = {
             "model": (chosen.row.response or {}).get("model") or self.name,
@@ -234,13 +194,6 @@ class LLMAnnotator:
         if chosen.answer and chosen.answer.reasoning:
             provenance["reasoning"] = chosen.answer.reasoning
         return Annotation(id_, chosen.label, self.name, dollars, provenance)
-
-    def _elect(self, good: Sequence[Vote]) -> tuple[Vote, float]:
-        """Return the vote that wins among usable ones, and the confidence in it."""
-        winner, confidence = count_votes(
-            [vote.label for vote in good], self._config.votes, self._config.agreement
-        )
-        return good[winner], confidence
 
     def _choose_probed(self, ids: Sequence[str]) -> Sequence[str]:
         """Return the examples to probe beside their first votes: all, or as many as there are to be
@@ -293,36 +246,20 @@ class LLMAnnotator:
         """Return the examples whose labels look commanded, beside all answers of the round and
         labels of earlier rounds.
         """
-        answers = self._elect_all(texts, votes)
+        answers = self._votes.elect_all(texts, votes)
         # Examples of the round that were labelled before a kill: their texts are not at hand.
         done = {
             id_: ""
             for id_, _, _ in sorted(outcome.rows)
             if id_ not in texts and not id_.startswith(JUDGED)
         }
-        earlier = [*self._elect_all(done, self._read_votes(outcome, done)).values()]
+        earlier = [*self._votes.elect_all(done, self._votes.read(outcome, done)).values()]
         earlier += [
             (self._context.texts[label.id], label.text)
             for label in self._context.labeled[-COMPARED:]
             if label.annotator == self.name and not label.provenance.get("suspect")
         ]
         return find_suspicions(answers, earlier)
-
-    def _elect_all(
-        self, texts: Mapping[str, str], votes: Mapping[str, Sequence[Vote]]
-    ) -> dict[str, tuple[str, str]]:
-        """Return text and elected label of each example that has a usable answer."""
-        found = {}
-        for id_, text in texts.items():
-            if good := [vote for vote in votes[id_] if vote.fault is None]:
-                found[id_] = (text, self._elect(good)[0].label)
-        return found
-
-    def _explain(self, votes: list[Vote]) -> str:
-        """Return the reasons why no vote was usable, as one line."""
-        faults = dict.fromkeys(vote.fault for vote in votes if vote.fault)
-        repaired = " (also when asked again)" if any(vote.row.key[2] for vote in votes) else ""
-        return f"no answer was usable{repaired}: {'; '.join(faults)}"
 
     def _choose_shots(self) -> list[tuple[str, str]]:
         """Return confirmed labels to show in every prompt of the round, with their examples."""

@@ -18,7 +18,8 @@ from atgen_ray.annotation.llm.billing import BillingPolicy
 from atgen_ray.annotation.llm.error_policy import Timeouts, describe_error
 from atgen_ray.annotation.llm.pending import PendingRequests
 from atgen_ray.annotation.llm.provider_report import ProviderReport
-from atgen_ray.annotation.llm.request_log import RequestLog, RequestRecord, Settlement
+from atgen_ray.annotation.llm.request_log import RequestLog
+from atgen_ray.annotation.llm.request_records import RequestRecord, Settlement
 from atgen_ray.annotation.llm.settling import Settler
 from atgen_ray.annotation.llm.shard_runner import (
     NotSentError,

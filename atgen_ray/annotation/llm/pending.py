@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from atgen_ray.annotation.llm.request_log import RequestRecord, Settlement
+from atgen_ray.annotation.llm.request_records import RequestRecord, Settlement
 from atgen_ray.annotation.providers.base import Provider, Shard
 from atgen_ray.annotation.request import AnnotationRequest, Key
 

@@ -8,73 +8,30 @@ sent.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from atgen_ray.annotation.llm.prompts import JUDGED, hash_shard, identify
+from atgen_ray.annotation.llm.request_records import (
+    LostTime,
+    RequestRecord,
+    Settlement,
+    read_record,
+)
 from atgen_ray.annotation.providers.base import RequestAttempt, Shard
 from atgen_ray.annotation.request import AnnotationRequest, Key
 from atgen_ray.core.machine import machine
-from atgen_ray.store.journal import RESTORED, Journal, Lease
+from atgen_ray.store.events import RESTORED
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.ledger import Entry, Ledger, Scope
 from atgen_ray.store.tables import requests, shards
 
 Pieces = Sequence[Sequence[tuple[AnnotationRequest, int]]]  # requests of each shard, and attempts
 
 RECENT = 1000  # answers of earlier rounds whose lengths are read
-
-
-@dataclass(frozen=True)
-class RequestRecord:
-    """One attempt of a question, and what happened to it.
-
-    `state` is sent, answered, unanswered (may be sent again; billed only where it has tokens),
-    refused (will never be answered) or lost (perhaps billed, the answer is gone).
-    """
-
-    custom_id: str
-    shard: str
-    key: Key
-    attempt: int
-    state: str
-    response: dict[str, Any] | None
-    reason: str | None
-    prompt_tokens: int | None
-    output_tokens: int | None
-    output_limit: int | None
-    prompt_hash: str
-    time: float
-
-    @property
-    def cut(self) -> bool:
-        """Return whether its answer reached a shortened limit and is asked for again."""
-        billed = self.output_tokens is not None and self.output_limit is not None
-        return self.state == "unanswered" and billed
-
-
-@dataclass(frozen=True)
-class Settlement:
-    """Outcome of a request, and its cost in billionths of a dollar."""
-
-    custom_id: str
-    state: str
-    paid: int
-    response: dict[str, Any] | None = None
-    reason: str | None = None
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
-
-
-@dataclass(frozen=True)
-class LostTime:
-    """The time of which the journal knows nothing, as it was restored from a backup: requests may
-    have been sent in it. Both ends are seconds since 1970.
-    """
-
-    since: float
-    until: float
 
 
 class RequestLog:
@@ -123,7 +80,7 @@ class RequestLog:
         """Return the latest attempt of each question."""
         query = sa.select(requests).where(self._mine).order_by(requests.c.attempt)
         with self._journal.database.reading() as connection:
-            rows = [_read_row(row) for row in connection.execute(query).mappings()]
+            rows = [read_record(row) for row in connection.execute(query).mappings()]
         return {row.key: row for row in rows}
 
     def find_start(self) -> float | None:
@@ -348,20 +305,3 @@ class RequestLog:
 def _price(pieces: Pieces, worst: Callable[[AnnotationRequest], int]) -> list[int]:
     """Return the most that each request can cost, in billionths of a dollar."""
     return [worst(request) for piece in pieces for request, _ in piece]
-
-
-def _read_row(row: sa.RowMapping) -> RequestRecord:
-    return RequestRecord(
-        custom_id=row["custom_id"],
-        shard=row["shard"],
-        key=(row["example_id"], row["vote"], row["repair"]),
-        attempt=row["attempt"],
-        state=row["state"],
-        response=row["response"],
-        reason=row["reason"],
-        prompt_tokens=row["prompt_tokens"],
-        output_tokens=row["output_tokens"],
-        output_limit=row["output_limit"],
-        prompt_hash=row["prompt_hash"],
-        time=row["time"],
-    )

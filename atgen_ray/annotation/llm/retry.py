@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from atgen_ray.annotation.llm.prompts import JUDGED
 from atgen_ray.config import StoppingConfig
 from atgen_ray.core.errors import UserError, nearest
+from atgen_ray.store.events import enter_event
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.ledger import Ledger
 from atgen_ray.store.owner import ProcessIdentity
@@ -73,8 +74,12 @@ def reopen_requests(
             )
             if found.requests or found.examples:
                 payload = {"only": only, "batch": batch, "requests": found.requests}
-                journal.enter_event(
-                    connection, run, RETRIED, payload=payload | {"examples": found.examples}
+                enter_event(
+                    journal.database,
+                    connection,
+                    run,
+                    RETRIED,
+                    payload=payload | {"examples": found.examples},
                 )
     finally:
         lease.release()

@@ -8,7 +8,7 @@ from atgen_ray.annotation.llm.billing import BillingPolicy
 from atgen_ray.annotation.llm.error_policy import ATTEMPTS, Timeouts, judge_reply
 from atgen_ray.annotation.llm.prompts import JUDGED
 from atgen_ray.annotation.llm.provider_limits import AnswerLength, BatchQueue
-from atgen_ray.annotation.llm.request_log import RequestRecord, Settlement
+from atgen_ray.annotation.llm.request_records import RequestRecord, Settlement
 from atgen_ray.annotation.llm.thought_watch import ThoughtWatch
 from atgen_ray.annotation.providers.base import Provider, RawResponse, RequestAttempt, Shard
 from atgen_ray.annotation.request import AnnotationRequest, Key

@@ -19,8 +19,9 @@ from atgen_ray.runs.deletion.run_files import count_in_files, find_left, redact_
 from atgen_ray.runs.deletion.search import Found, find_examples
 from atgen_ray.store.deletions import enter_certificate
 from atgen_ray.store.exports import list_exports
-from atgen_ray.store.journal import Journal, Lease
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import name_attempt

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from atgen_ray.core.records import TOMBSTONE
 from atgen_ray.runs.deletion.redaction import Redaction
-from atgen_ray.store.journal import Event
-from atgen_ray.store.run_folder import FileRecord, RunFolder
+from atgen_ray.store.events import Event
+from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import FILES, FOLDERS, PLACE
+from atgen_ray.store.stored_files import FileRecord
 
 POOL = "pool.parquet"
 # Tables of examples by id whose rows have texts. A selection has ids and numbers alone.

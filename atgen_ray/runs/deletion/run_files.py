@@ -17,8 +17,11 @@ from atgen_ray.reporting.publish import renew_report
 from atgen_ray.runs.deletion.certificate import Certificate, Remaining, Removed
 from atgen_ray.runs.deletion.outputs import count_changes, is_rewritten, renew_event, rewrite
 from atgen_ray.runs.deletion.redaction import Redaction
-from atgen_ray.store.journal import Event, Journal, Lease
-from atgen_ray.store.run_folder import STAGING, TRASH, RunFolder
+from atgen_ray.store.events import Event
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.leases import Lease
+from atgen_ray.store.local_files import STAGING
+from atgen_ray.store.run_folder import TRASH, RunFolder
 from atgen_ray.store.step_outputs import FILES, PLACE, STEPS, StepOutputs
 from atgen_ray.store.tables import events
 

@@ -13,9 +13,12 @@ from atgen_ray.config.dialects import stores_answers
 from atgen_ray.config.loading import parse_config, renew_config
 from atgen_ray.core.errors import UserError
 from atgen_ray.runs.doctor.finding import Diagnosis, Finding, name_some
-from atgen_ray.store.journal import REMOVED, Event, Journal
+from atgen_ray.store.events import REMOVED, Event
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import ATTEMPTS, PROVIDER_STATE, round_folder
-from atgen_ray.store.run_folder import PUBLISHED, STAGING, TRASH, RunFolder
+from atgen_ray.store.local_files import STAGING
+from atgen_ray.store.object_files import PUBLISHED
+from atgen_ray.store.run_folder import TRASH, RunFolder
 from atgen_ray.store.step_outputs import FILES, FOLDERS, PLACE, STEPS
 
 LABELED = "labeled.jsonl"

@@ -5,7 +5,8 @@ import sqlalchemy as sa
 from atgen_ray.annotation.llm.prompts import JUDGED
 from atgen_ray.core.money import NANO
 from atgen_ray.runs.doctor.finding import Diagnosis, Finding, name_some
-from atgen_ray.store.journal import INTERRUPTED, Journal
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.run_records import INTERRUPTED
 from atgen_ray.store.tables import (
     annotations,
     controllers,

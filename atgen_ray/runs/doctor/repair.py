@@ -9,7 +9,8 @@ from atgen_ray.runs.doctor.files import LABELED
 from atgen_ray.runs.doctor.finding import Finding
 from atgen_ray.runs.doctor.permissions import OPEN, close_files
 from atgen_ray.runs.state import RunState
-from atgen_ray.store.journal import Journal, Lease
+from atgen_ray.store.journal import Journal
+from atgen_ray.store.leases import Lease
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import TRASH, RunFolder
 from atgen_ray.store.step_outputs import StepOutputs, name_attempt

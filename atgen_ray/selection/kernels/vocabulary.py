@@ -38,6 +38,6 @@ def _stem(word: str) -> str:
 
 @lru_cache
 def _stemmer() -> Any:
-    from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
+    from nltk.stem.porter import PorterStemmer
 
     return PorterStemmer()

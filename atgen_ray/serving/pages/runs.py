@@ -23,9 +23,11 @@ from atgen_ray.serving.runs import OVER, RunManager
 from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.grants import to_iso
 from atgen_ray.serving.security.roles import allow
-from atgen_ray.store.journal import INTERRUPTED, Journal, explain_end
+from atgen_ray.store.events import list_last_events
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.ledger import read_accounts, read_balance
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.run_records import INTERRUPTED, explain_end
 
 Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN.pattern}$")]
 Part = Literal["rounds", "time", "plan", "letters", "config"]
@@ -168,7 +170,7 @@ def _list(control: RunManager, journal: Journal, caller: Caller, archived: bool)
 def _read_log(journal: Journal, name: str) -> dict[str, Any]:
     """Return the latest events of the run as lines, the newest first, and their number."""
     with journal.database.reading() as connection:
-        found = journal.last_events(connection, name, LOGGED)
+        found = list_last_events(connection, name, LOGGED)
     lines = [
         {
             "time": to_iso(event.time),

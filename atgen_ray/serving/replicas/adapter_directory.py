@@ -18,7 +18,8 @@ from atgen_ray.core.stored import Stored
 from atgen_ray.models.loading import digest_adapter
 from atgen_ray.runs.state import explain_missing
 from atgen_ray.serving.errors import ApiError
-from atgen_ray.store.journal import Event, Journal
+from atgen_ray.store.events import Event
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import find_output

@@ -9,15 +9,15 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from atgen_ray.annotation.human.exchange.label_export import write_answers
-from atgen_ray.annotation.human.exchange.label_formats import MAPPED, read_label_rows
-from atgen_ray.annotation.human.exchange.label_import import (
+from atgen_ray.annotation.human.exchange.imported_labels import (
     ImportedLabel,
-    bring_labels,
     describe_file,
     list_labels,
-    read_rows,
 )
+from atgen_ray.annotation.human.exchange.label_export import write_answers
+from atgen_ray.annotation.human.exchange.label_files import read_rows
+from atgen_ray.annotation.human.exchange.label_formats import MAPPED, read_label_rows
+from atgen_ray.annotation.human.exchange.label_import import bring_labels
 from atgen_ray.serving.openapi import describe_files
 from atgen_ray.serving.routes.runs import Name
 from atgen_ray.serving.schemas.tasks import ImportBody, ImportedBody, LabelFileBody

@@ -120,8 +120,8 @@ class Handler(BaseHTTPRequestHandler):
             message = BytesParser(policy=HTTP).parsebytes(
                 b"Content-Type: " + kind.encode() + b"\r\n\r\n" + raw
             )
-            names = {
-                part.get_param("name", header="content-disposition"): part
+            names: dict[str, Any] = {
+                str(part.get_param("name", header="content-disposition")): part
                 for part in message.iter_parts()
             }
             form = {

@@ -99,9 +99,7 @@ class Command(subprocess.Popen[str]):
         """`settings` are those of Popen; `cwd` and `env` are needed."""
         super().__init__([sys.executable, "-m", module, *arguments], **settings)
 
-    def _execute_child(  # type: ignore[override]
-        self, args: list[str], *rest: Any
-    ) -> None:
+    def _execute_child(self, args: list[str], *rest: Any) -> None:
         signature = inspect.signature(super()._execute_child)  # type: ignore[misc]
         given = signature.bind(args, *rest).arguments
         ends = [given["p2cread"], given["c2pwrite"], given["errwrite"]]

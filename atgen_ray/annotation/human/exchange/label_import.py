@@ -1,18 +1,18 @@
 """Import of existing labels from a file into a run whose annotator is human."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jinja2
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from atgen_ray.annotation.human.exchange.imported_labels import ImportedLabel, list_labels
 from atgen_ray.annotation.human.exchange.label_files import read_rows
-from atgen_ray.annotation.human.exchange.label_formats import LabelFile, read_label_rows
+from atgen_ray.annotation.human.exchange.label_formats import read_label_rows
+from atgen_ray.annotation.human.exchange.pool_index import PoolIndex
 from atgen_ray.annotation.human.task_store import (
     IMPORTED,
     TaskConflictError,
@@ -20,7 +20,6 @@ from atgen_ray.annotation.human.task_store import (
     is_closed,
     open_task_store,
 )
-from atgen_ray.models.user_template import fill_template
 from atgen_ray.store.changes import audited
 from atgen_ray.store.existing import open_runs
 from atgen_ray.store.journal import Journal
@@ -29,70 +28,6 @@ from atgen_ray.store.tables import annotations, assignments, tasks
 
 UNKNOWN = "the pool has no such example"
 PART = 400  # examples whose rows are read with one statement
-SHOWN_ROWS = 5
-SHOWN = 400  # characters of a value that are shown
-
-
-class ImportedLabel(NamedTuple):
-    """A label for the example with that `id`, or else with that `input`, and who made it.
-
-    `columns` are what another tool showed: the example is the one whose prompt they make. `place`
-    is that of its row in a file, from 0; None for its place in the list.
-    """
-
-    text: str
-    id: str | None = None
-    input: str | None = None
-    annotator: str = IMPORTED
-    seconds: float | None = None
-    columns: Mapping[str, Any] = {}
-    place: int | None = None
-
-
-@dataclass(frozen=True)
-class PoolIndex:
-    """The examples of a pool, to be found by id, by prompt, or by what the prompt is made of."""
-
-    texts: Mapping[str, str]  # user turns by id
-    template: str = "{{ input }}"
-    column: str = "input"  # data.input
-
-    def find(self, label: ImportedLabel) -> str | None:
-        """Return the id of a label's example, or None."""
-        if label.id is not None and label.id in self.texts:
-            return label.id
-        if label.id is not None and label.input is None and not label.columns:
-            return None
-        for prompt in self._list_prompts(label):
-            if (id_ := self._by_text.get(prompt)) is not None:
-                return id_
-        for prompt in self._list_prompts(label):
-            if (id_ := self._by_words.get(" ".join(prompt.split()))) is not None:
-                return id_
-        return None
-
-    @cached_property
-    def _by_text(self) -> dict[str, str]:
-        # Of equal texts the first example counts.
-        return {text: id_ for id_, text in reversed([*self.texts.items()])}
-
-    @cached_property
-    def _by_words(self) -> dict[str, str]:
-        return {" ".join(text.split()): id_ for id_, text in reversed([*self.texts.items()])}
-
-    def _list_prompts(self, label: ImportedLabel) -> Iterable[str]:
-        """Yield what the example's prompt may be: a value as it is, then put in the template."""
-        if label.input is not None:
-            values = [label.input]
-        else:
-            values = [value for value in label.columns.values() if isinstance(value, str)]
-        yield from values
-        named = label.columns.get(self.column.rpartition(".")[2])
-        for value in [named, *values] if isinstance(named, str) else values:
-            try:
-                yield fill_template(self.template, {**label.columns, "input": value})
-            except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError):
-                continue  # the template needs columns that this file has not
 
 
 @dataclass
@@ -305,32 +240,6 @@ def import_file(
     return done | {"format": found.format, "passed": sum(row.passed for row in found.rows)}
 
 
-def describe_file(found: LabelFile) -> dict[str, Any]:
-    """Return how a file was read, for a person who is to confirm it."""
-    people: dict[str, int] = defaultdict(int)
-    for label in list_labels(found):
-        people[label.annotator] += 1
-    return {
-        "format": found.format,
-        "columns": found.columns,
-        "questions": found.questions,
-        "mapping": found.mapping,
-        "rows": [
-            {
-                "input": (row.input or " · ".join(map(str, row.columns.values())))[:SHOWN],
-                "answers": [
-                    {"annotator": answer.annotator or IMPORTED, "text": answer.text[:SHOWN]}
-                    for answer in row.answers
-                ],
-            }
-            for row in found.rows[:SHOWN_ROWS]
-        ],
-        "labels": sum(people.values()),
-        "passed": sum(row.passed for row in found.rows),
-        "people": dict(sorted(people.items(), key=lambda pair: -pair[1])[:20]),
-    }
-
-
 def bring_labels(
     journal: Journal,
     storage: str,
@@ -357,29 +266,3 @@ def bring_labels(
     column = (config.get("data") or {}).get("input") or "input"
     index = PoolIndex({row["id"]: row["text"] for row in rows}, template, column)
     return import_labels(journal, name, index, labels, rehearse)
-
-
-def list_labels(found: LabelFile) -> list[ImportedLabel]:
-    """Return the labels of a file, each with the place of its row."""
-    return [
-        ImportedLabel(
-            text=answer.text,
-            id=row.id,
-            input=row.input,
-            annotator=answer.annotator or IMPORTED,
-            seconds=answer.seconds,
-            columns=row.columns,
-            place=place,
-        )
-        for place, row in enumerate(found.rows)
-        for answer in row.answers
-    ]
-
-
-def read_labels(file: Path, called: str) -> list[ImportedLabel]:
-    """Read labels from a file of any format of `label_formats`, as it tells itself.
-
-    Raises:
-        UserError: it cannot be read, or a row is no label; `called` is how the message begins.
-    """
-    return list_labels(read_label_rows(read_rows(file, called), called))

@@ -1,5 +1,7 @@
 """The annotator `shout`: the last words of the input in capitals."""
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from atgen_ray.annotation import AnnotationContext, Annotator, AnnotatorPlugin, FunctionAnnotator
@@ -18,7 +20,7 @@ def build(config: PluginAnnotatorConfig, context: AnnotationContext, key: str) -
     """The annotator of one round."""
     parameters = ShoutParameters.model_validate(config.parameters)
 
-    def label(texts: list[str]) -> list[str]:
+    def label(texts: Sequence[str]) -> list[str]:
         return [" ".join(text.split()[-parameters.words :]).upper() for text in texts]
 
     return FunctionAnnotator(config, context, label)

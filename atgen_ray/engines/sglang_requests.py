@@ -1,0 +1,57 @@
+"""Bodies of requests to SGLang's native HTTP API, of which none can end the server."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from atgen_ray.engines.base import TokenRequest
+from atgen_ray.engines.output_rows import ENTROPY_ALTERNATIVES
+from atgen_ray.engines.sglang_weights import Weights
+
+
+class RequestWriter:
+    """Writes the body of `/generate` for a model with `vocabulary` token ids, whose answers end at
+    one of `stop_ids`.
+    """
+
+    def __init__(self, vocabulary: int, stop_ids: Sequence[int]) -> None:
+        self._vocabulary = vocabulary
+        self._stop_ids = list(stop_ids)
+
+    def write(self, requests: Sequence[TokenRequest], weights: Weights) -> dict[str, Any]:
+        """Return the body that asks all `requests` of `weights`.
+
+        Raises:
+            RuntimeError: a prompt would end the whole server.
+        """
+        for request in requests:
+            self._check(request.token_ids)
+        top = max(ENTROPY_ALTERNATIVES, *(request.top_logprobs for request in requests))
+        body = {
+            "input_ids": [list(request.token_ids) for request in requests],
+            "sampling_params": [self._sampling(request) for request in requests],
+            "return_logprob": True,
+            "top_logprobs_num": top,
+        }
+        if weights.adapter is not None:  # without room for adapters SGLang refuses even null
+            body["lora_path"] = [weights.adapter] * len(requests)
+        return body
+
+    def _check(self, token_ids: Sequence[int]) -> None:
+        if not token_ids:
+            raise RuntimeError("the prompt is empty, expected at least one token")
+        outside = [token for token in token_ids if not 0 <= token < self._vocabulary]
+        if outside:
+            raise RuntimeError(
+                f"the prompt has the token id {outside[0]}, expected ids from 0 to "
+                f"{self._vocabulary - 1}"
+            )
+
+    def _sampling(self, request: TokenRequest) -> dict[str, Any]:
+        return {
+            "max_new_tokens": request.max_new_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            # SGLang heeds it with the option enable_deterministic_inference, which needs a GPU.
+            "sampling_seed": request.seed,
+            "stop_token_ids": self._stop_ids,
+        }
