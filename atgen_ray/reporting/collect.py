@@ -4,7 +4,7 @@ The run may be in progress, and another version may have written it: what is mis
 of the view empty.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import yaml
 
 from atgen_ray.config.selection import name_strategy
-from atgen_ray.core.records import DELETED, DeadLetter
+from atgen_ray.core.records import DeadLetter
 from atgen_ray.reporting.diagnostics import PoolMap, Query, RoundDiagnostics, diagnose_rounds
 from atgen_ray.reporting.examples import build_examples, read_scores
 from atgen_ray.reporting.run_view import Estimate, Pick, PlanView, RoundView, RunView, TrainingView
@@ -33,6 +33,7 @@ def collect_run(
     actual: Mapping[str, float] | None = None,
     selection: bool = True,
     stale: Mapping[int, int] | None = None,
+    deleted: Collection[str] = (),
 ) -> RunView:
     """Return everything a report needs of the run in `folder`.
 
@@ -44,6 +45,7 @@ def collect_run(
             labels and dollars are those of the run.
         selection: False leaves the pool unread, and says nothing of what was picked and why.
         stale: by round, how many of the labels that it trained on have changed since.
+        deleted: ids of examples that are not shown, as they were deleted on request.
     """
     config_text = folder.read_text("config.yaml") if folder.exists("config.yaml") else ""
     config = yaml.safe_load(config_text) or {}
@@ -67,8 +69,7 @@ def collect_run(
     views = []
     for number in numbers:
         labels = {row["id"]: row for row in annotations[number]}
-        gone = {letter.id for letter in dead_letters if letter.step == DELETED}
-        shown_first = [row for row in selections[number] if row["id"] not in gone][:PICKS]
+        shown_first = [row for row in selections[number] if row["id"] not in deleted][:PICKS]
         picks = _build_picks(folder, number, shown_first, labels)
         views.append(
             _build_round(
@@ -100,6 +101,7 @@ def collect_run(
         config_text=config_text,
         versions={str(key): str(value) for key, value in _read_versions(folder).items()},
         dead_letters=[*dead_letters],
+        dead_letter_count=len(dead_letters),
         plan=_compare_plan(_read_json(folder, "plan.json", {}), actual or {}),
         bought=None if actual is None or "labels" not in actual else int(actual["labels"]),
         paid=None if actual is None else actual.get("dollars"),

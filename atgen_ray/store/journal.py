@@ -546,6 +546,17 @@ class Journal:
         with self.database.reading() as connection:
             return [(round, Annotation(*values)) for round, *values in connection.execute(query)]
 
+    def labelled(self, run: str, last: int | None = None) -> list[str]:
+        """Return the ids of the examples that have a label of a round up to `last`, in the order of
+        `annotations`, of which no text is read.
+        """
+        table = annotations.c
+        query = sa.select(table.example_id).where(table.run == run)
+        if last is not None:
+            query = query.where(table.round <= last)
+        with self.database.reading() as connection:
+            return list(connection.execute(query.order_by(table.round, table.id)).scalars())
+
     def dollars(self, run: str) -> float:
         """Return the summed price of the run's annotations in dollars."""
         with self.database.reading() as connection:
@@ -578,14 +589,32 @@ class Journal:
         ]
         return len(self._insert_new(connection, dead_letters, rows, dead_letters.c.id))
 
-    def dead_letters(self, run: str) -> list[tuple[int | None, DeadLetter]]:
-        """Return the run's dead letters with their round (None: outside all rounds), in the order
-        of entry.
-        """
+    def count_dead_letters(self, run: str) -> int:
+        """Return the number of the run's dead letters."""
+        count = sa.select(sa.func.count()).where(dead_letters.c.run == run)
         with self.database.reading() as connection:
-            query = (
-                sa.select(dead_letters).where(dead_letters.c.run == run).order_by(dead_letters.c.id)
-            )
+            return int(connection.execute(count).scalar_one())
+
+    def buried(self, run: str, before: int) -> set[str]:
+        """Return the ids of the examples that have a dead letter of a round below `before`, or
+        outside all rounds.
+        """
+        earlier = sa.func.coalesce(dead_letters.c.round, 0) < before
+        query = sa.select(dead_letters.c.example_id).where((dead_letters.c.run == run) & earlier)
+        with self.database.reading() as connection:
+            return set(connection.execute(query).scalars())
+
+    def dead_letters(
+        self, run: str, step: str | None = None, limit: int | None = None
+    ) -> list[tuple[int | None, DeadLetter]]:
+        """Return the run's dead letters with their round (None: outside all rounds), in the order
+        of entry; with `step` only those of that step, with `limit` so many at most.
+        """
+        query = sa.select(dead_letters).where(dead_letters.c.run == run)
+        if step is not None:
+            query = query.where(dead_letters.c.step == step)
+        query = query.order_by(dead_letters.c.id).limit(limit)
+        with self.database.reading() as connection:
             return [
                 (row.round, DeadLetter(row.example_id, row.step, row.reason))
                 for row in connection.execute(query)
