@@ -48,6 +48,7 @@ REQUESTED = "requested"  # an event: somebody asked over HTTP that the run start
 HANDED_OVER = "handed-over"  # an event: a service ended, and its controller freed the run
 RESUMED = "resumed"  # an event: a service goes on with a run whose controller died
 UNDER_WAY = ("created", "running")  # statuses that a controller changes when it ends the run
+PAGE = 5_000  # labels that a scan holds at once
 START_SECONDS = 120.0  # how long a run that was created may wait for its controller
 
 
@@ -545,6 +546,24 @@ class Journal:
             query = query.where(table.round <= last)
         with self.database.reading() as connection:
             return [(round, Annotation(*values)) for round, *values in connection.execute(query)]
+
+    def scan_annotations(self, run: str) -> Iterator[tuple[int, Annotation]]:
+        """Yield what `annotations` returns, a page of `PAGE` labels at a time."""
+        table = annotations.c
+        names = ("round", "id", "example_id", "text", "annotator", "dollars", "provenance")
+        columns = [table[name] for name in names]
+        after = (-1, -1)
+        while True:
+            later = sa.tuple_(table.round, table.id) > sa.tuple_(*after)
+            query = sa.select(*columns).where((table.run == run) & later)
+            query = query.order_by(table.round, table.id).limit(PAGE)
+            with self.database.reading() as connection:
+                rows = connection.execute(query).all()
+            for round, _, *values in rows:
+                yield round, Annotation(*values)
+            if len(rows) < PAGE:
+                return
+            after = (rows[-1].round, rows[-1].id)
 
     def labelled(self, run: str, last: int | None = None) -> list[str]:
         """Return the ids of the examples that have a label of a round up to `last`, in the order of

@@ -79,6 +79,7 @@ def fine_tune(
     dev_rows = _build_rows(builder, dev or [], model.max_new_tokens)
     earlier = None if start_from is None else start_from.local()
     trainable = load_trainable(model, training, earlier, seed)
+    attention = _base(trainable).config._attn_implementation
     packed = (
         training.packing
         and training.backend == "transformers"
@@ -131,8 +132,12 @@ def fine_tune(
     weights = best.weights if best else gather_trained(trainer.model)
     if output:
         save_trained(trainer.model, weights, output, model)
+    measured: list[dict[str, Any]] = []
+    if output and probes and can_measure(trainer.model, model, training):
+        _base(trainer.model).set_attn_implementation(attention)  # packed rows are no answers
+        measured = _measure(trainer.model, output, builder, probes)
     return {
-        "probes": _measure(trainer.model, output, builder, model, training, probes),
+        "probes": measured,
         "losses": [
             {"step": e["step"], "loss": e["loss"]} for e in trainer.state.log_history if "loss" in e
         ],
@@ -144,19 +149,10 @@ def fine_tune(
     }
 
 
-def _measure(
-    model: Any,
-    adapter: Path | None,
-    builder: PromptBuilder,
-    config: ModelConfig,
-    training: TrainingConfig,
-    count: int,
-) -> list[dict[str, Any]]:
-    """Return what an engine is checked by; nothing where this worker cannot tell."""
+def _measure(model: Any, adapter: Path, builder: PromptBuilder, count: int) -> list[dict[str, Any]]:
+    """Return what an engine is checked by; nothing where the device has no memory for it."""
     import torch
 
-    if adapter is None or not count or not can_measure(model, config, training):
-        return []
     try:
         return measure_probes(model, adapter, builder, count)
     except torch.OutOfMemoryError:

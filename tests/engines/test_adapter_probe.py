@@ -34,6 +34,7 @@ from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.runs.round_model import RoundModel
 from atgen_ray.runs.workers import RAY_WORKERS
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.training.fine_tune import fine_tune
 
 TRAINING = TrainingConfig()
 COUNT = 4
@@ -89,6 +90,34 @@ def test_a_trained_model_scores_as_the_check_does(
     # The weights are as they were: 16 bits where they had 16.
     kinds = {weight.dtype for weight in trained.get_base_model().model.embed_tokens.parameters()}
     assert kinds == {getattr(torch, dtype)}
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_a_training_leaves_probes_behind(model: ModelConfig, method: str, tmp_path: Path) -> None:
+    """Its packed attention, which knows no answers that grow, is no part of them."""
+    examples = [{"text": f"count to {at}", "answer": f"one two {at}"} for at in range(8)]
+    training = TrainingConfig(method=method, epochs=1, learning_rate=1e-2)
+    result = fine_tune(
+        examples,
+        model,
+        PromptConfig(),
+        training,
+        0,
+        1,
+        lambda *_: None,
+        None,
+        1,
+        tmp_path,
+        probes=2,
+    )
+    assert result["packed"]
+    found = [Probe(**fields) for fields in result["probes"]]
+    assert [probe.text for probe in found] == list(PROBES[:2])
+    pairs = [(probe.text, probe.token_ids) for probe in found]
+    without, tuned = score_outputs(pairs, model, PromptConfig(), at_path(tmp_path))
+    for probe, before, after in zip(found, without, tuned, strict=True):
+        np.testing.assert_allclose(probe.base, before, atol=1e-5)
+        np.testing.assert_allclose(probe.tuned, after, atol=1e-5)
 
 
 def test_what_was_saved_is_measured_not_what_is_in_memory(
