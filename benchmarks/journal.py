@@ -1,19 +1,22 @@
 """Milliseconds of whatever a run, a person or a view asks of the journal, over one that is large.
 
-    python benchmarks/journal.py [--labels 100000 1000000] [--entries 5] [--postgres] [--output
-    benchmarks/results/journal]
+    python benchmarks/journal.py [--labels 10000 100000 1000000] [--entries 5] [--postgres]
+    [--output benchmarks/results/journal]
 
 Fills a new journal with one long run by a few statements of SQL: `--labels` labels, 10,000 to a
-round, with `--entries` entries of the ledger each. Then times every act and view in this process:
-no network, and for `/readyz` without the states that Ray Serve is asked for. With `--postgres` on a
-PostgreSQL server of its own too. Several sizes give the exponent of growth. The peer is what a run
-was counted with before: all its labels read. Writes PREFIX.json and PREFIX.md.
+round, with `--entries` requests and entries of the ledger each. Then times every act and view in
+one process for each size: no network, and for `/readyz` without the states that Ray Serve is asked
+for. With `--postgres` on a PostgreSQL server of its own too. Several sizes give the exponent of
+growth. Peers read everything: labels, the ledger, and `doctor`, whose business that is; its memory
+must not grow for that. Writes PREFIX.json and PREFIX.md.
 """
 
 import argparse
 import itertools
 import json
 import math
+import multiprocessing
+import resource
 import statistics
 import sys
 import tempfile
@@ -31,11 +34,14 @@ from helpers.services import bearer
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from atgen_ray.annotation.llm.request_log import RequestLog
+from atgen_ray.annotation.llm.request_totals import recount_requests
 from atgen_ray.config import StoppingConfig
 from atgen_ray.config.loading import dump_config, load_config
 from atgen_ray.core.money import NANO
 from atgen_ray.core.records import Annotation
 from atgen_ray.reporting.publish import view_run
+from atgen_ray.runs.doctor import examine
 from atgen_ray.runs.queries import list_runs, show_run
 from atgen_ray.serving.application import create_api, parse_service
 from atgen_ray.serving.runs import RunManager
@@ -44,12 +50,14 @@ from atgen_ray.store.journal import Journal
 from atgen_ray.store.ledger import Entry, Ledger, read_accounts, read_balance
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
-from atgen_ray.store.tables import annotations, ledger, totals
+from atgen_ray.store.tables import annotations, dead_letters, ledger, requests, shards, totals
 
 ROUND = 10_000  # labels
 STEPS = ("selection", "annotation", "training", "generation", "evaluation")
 TEXT = "The answer of an annotating model, as long as a short summary is. " * 10
 LIMIT_MS = 100
+MEMORY = "memory of the process after all of these"
+BURIED = 100  # labels to each dead letter
 
 
 def fill(journal: Journal, labels: int, entries: int) -> str:
@@ -83,6 +91,7 @@ def fill(journal: Journal, labels: int, entries: int) -> str:
             "paid": sa.literal(NANO // 1000),
         }
         connection.execute(sa.insert(ledger).from_select([*entry], sa.select(*entry.values())))
+        _fill_requests(connection, name, labels, entries)
         rows = []
         for round in range(1, rounds + 1):
             count = min(ROUND, labels - (round - 1) * ROUND)
@@ -100,6 +109,54 @@ def fill(journal: Journal, labels: int, entries: int) -> str:
     with journal.database.writing() as connection:
         connection.exec_driver_sql("ANALYZE")
     return name
+
+
+def _fill_requests(connection: sa.Connection, name: str, labels: int, entries: int) -> None:
+    """Enter the requests of all labels, a shard for each label, and dead letters."""
+    run = sa.literal(name)
+    at = _count_to(labels)
+    shard: dict[str, Any] = {
+        "run": run,
+        "hash": _name("shard", at),
+        "annotator": sa.literal("model"),
+        "round": 1 + at // ROUND,
+        "size": sa.literal(entries),
+        "remote": sa.null(),
+        "status": sa.literal("completed"),
+        "done": sa.true(),
+        "time": sa.literal(0.0),
+    }
+    connection.execute(sa.insert(shards).from_select([*shard], sa.select(*shard.values())))
+    at = _count_to(labels * entries)
+    request: dict[str, Any] = {
+        "run": run,
+        "custom_id": _name("key", at),
+        "shard": _name("shard", at // entries),
+        "annotator": sa.literal("model"),
+        "round": 1 + at // entries // ROUND,
+        "example_id": _name("example", at // entries),
+        "vote": at % entries,
+        "repair": sa.literal(0),
+        "attempt": sa.literal(0),
+        "prompt_hash": sa.literal("0" * 16),
+        "state": sa.literal("answered"),
+        "response": sa.literal({"text": TEXT[:100]}, sa.JSON),
+        "prompt_tokens": sa.literal(300),
+        "output_tokens": sa.literal(30),
+        "time": sa.literal(0.0),
+    }
+    connection.execute(sa.insert(requests).from_select([*request], sa.select(*request.values())))
+    recount_requests(connection, name)
+    at = _count_to(labels // BURIED)
+    letter: dict[str, Any] = {
+        "run": run,
+        "example_id": _name("dead", at),
+        "step": sa.literal("annotation"),
+        "round": sa.literal(1),
+        "reason": sa.literal("the model refused", sa.JSON),
+    }
+    query = sa.insert(dead_letters).from_select([*letter], sa.select(*letter.values()))
+    connection.execute(query)
 
 
 def _count_to(count: int) -> sa.ColumnElement[int]:
@@ -147,6 +204,13 @@ def time_acts(journal: Journal, name: str, repeats: int) -> list[dict[str, Any]]
         journal.count_labels(name)
         read_balance(journal, name)
 
+    def ask() -> None:
+        log = RequestLog(journal, lease, money, "model", last + 1)
+        log.find_start()
+        log.longest_answer()
+        log.read_lengths(judged=False)
+        log.open_shards({})
+
     acts: dict[str, Callable[[], object]] = {
         "launch a run": launch,
         "reserve 100 requests under two budgets": reserve,
@@ -156,6 +220,7 @@ def time_acts(journal: Journal, name: str, repeats: int) -> list[dict[str, Any]]
             name, last, last
         ),
         "resume: steps, labels by round, balance": resume,
+        "begin to ask: start, longest answer, lengths, open shards": ask,
         "budget by round and annotator": lambda: read_accounts(journal, name),
     }
     rows = [{"view": act} | _time(call, repeats) for act, call in acts.items()]
@@ -179,6 +244,9 @@ def time_views(
 
     one = journal.runs()[0].name
     RunFolder(storage, one).write_json("plan.json", {})
+    # Under way again, as far as `/metrics` can tell: of what has ended it shows less.
+    lease = journal.acquire(one, ProcessIdentity("benchmark"), 3600)
+    journal.set_status(lease, "running")
     views: dict[str, Callable[[], object]] = {
         "atgen-ray runs list": lambda: list_runs(storage, secret),
         "atgen-ray runs show": lambda: show_run(one, storage, secret),
@@ -190,17 +258,35 @@ def time_views(
         "GET /readyz (journal's part)": control.check,
     }
     rows = [{"view": name} | _time(view, repeats) for name, view in views.items()]
+    lease.release()
     spent = sa.select(sa.func.sum(sa.func.coalesce(ledger.c.paid, ledger.c.held)))
 
     def sum_ledger() -> None:
         with journal.database.reading() as connection:
             connection.execute(spent.where(ledger.c.run == one)).scalar_one()
 
+    states = sa.select(requests.c.state, sa.func.count(), sa.func.sum(requests.c.output_tokens))
+
+    def count_requests() -> None:
+        with journal.database.reading() as connection:
+            query = states.where(requests.c.run == one).group_by(requests.c.state)
+            connection.execute(query).all()
+
     return [
         *rows,
+        {"view": MEMORY} | _time(lambda: None, 1) | {"peak_mb": _peak()},
+        {"view": "peer: atgen-ray doctor"} | _time(lambda: examine(journal, storage, one), 1),
+        {"view": f"{MEMORY}, then doctor"} | _time(lambda: None, 1) | {"peak_mb": _peak()},
         {"view": "peer: the ledger summed, as a budget was checked before"} | _time(sum_ledger, 3),
+        {"view": "peer: requests counted by state, as every view did before"}
+        | _time(count_requests, 1),
         {"view": "peer: all labels of one run read"} | _time(lambda: journal.annotations(one), 1),
     ]
+
+
+def _peak() -> int:
+    """The most megabytes that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def _time(view: Callable[[], object], repeats: int) -> dict[str, float]:
@@ -239,24 +325,42 @@ def tabulate(rows: list[dict[str, Any]]) -> str:
     for database, view in dict.fromkeys((row["database"], row["view"]) for row in rows):
         mine = [row for row in rows if (row["database"], row["view"]) == (database, view)]
         found = {row["labels"]: row for row in mine}
-        cells = [
-            f"{found[size]['median_ms']} ({found[size]['longest_ms']})" if size in found else ""
-            for size in sizes
-        ]
+        cells = [_format(found[size]) if size in found else "" for size in sizes]
         first, last = (found.get(size) for size in (sizes[0], sizes[-1]))
         growth = ""
         if first and last and len(sizes) > 1:
-            times = last["median_ms"] / max(first["median_ms"], 0.1)
+            unit = "peak_mb" if "peak_mb" in first else "median_ms"
+            times = last[unit] / max(first[unit], 0.1)
             growth = f"{math.log(times) / math.log(sizes[-1] / sizes[0]):.2f}"
         lines.append("| " + " | ".join([database, view, *cells, growth]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _format(row: dict[str, Any]) -> str:
+    if "peak_mb" in row:
+        return f"{row['peak_mb']} MB"
+    return f"{row['median_ms']} ({row['longest_ms']})"
+
+
+def measure(kind: str, labels: int, entries: int, repeats: int) -> list[dict[str, Any]]:
+    """All rows of one database and size."""
+    size = {"database": kind, "labels": labels}
+    with open_database(kind) as (storage, url):
+        journal = Journal(url or f"sqlite:///{storage}/atgen.db")
+        started = time.perf_counter()
+        name = fill(journal, labels, entries)
+        print(f"{size}: filled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        found = time_acts(journal, name, repeats)
+        found += time_views(journal, storage, url, repeats)
+        journal.close()
+    return [size | row for row in found]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--labels", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--labels", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--entries", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--postgres", action="store_true")
@@ -265,16 +369,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for kind in ("sqlite", "postgresql") if given.postgres else ("sqlite",):
         for labels in sorted(given.labels):
-            size = {"database": kind, "labels": labels}
-            with open_database(kind) as (storage, url):
-                journal = Journal(url or f"sqlite:///{storage}/atgen.db")
-                started = time.perf_counter()
-                name = fill(journal, labels, given.entries)
-                print(f"{size}: filled in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-                found = time_acts(journal, name, given.repeats)
-                found += time_views(journal, storage, url, given.repeats)
-                rows += [size | row for row in found]
-                journal.close()
+            # A process for each size, whose memory is its own.
+            with multiprocessing.get_context("spawn").Pool(1) as process:
+                rows += process.apply(measure, (kind, labels, given.entries, given.repeats))
             print(tabulate(rows), flush=True)
     slow = [
         row for row in rows if row["median_ms"] >= LIMIT_MS and not row["view"].startswith("peer")

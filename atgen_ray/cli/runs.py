@@ -69,6 +69,8 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
         typer.echo(line)
     for letter in view["dead_letters"]:
         typer.echo(printable(f"dead letter {letter['id']} ({letter['step']}): {letter['reason']}"))
+    if more := view["dead_letter_count"] - len(view["dead_letters"]):
+        typer.echo(f"and {more:,} more dead letters")
 
 
 @app.command("stop")

@@ -149,25 +149,25 @@ def score_outputs(
     tuned = adapter.local()
     builder = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
     sequences = [(builder.encode(text), list(tokens)) for text, tokens in pairs]
-    scorer = load_unmerged(model, tuned)
-    after = [_score(scorer, *sequence) for sequence in sequences]
-    if is_adapter(tuned):
-        with scorer.disable_adapter():
-            return [_score(scorer, *sequence) for sequence in sequences], after
-    del scorer  # memory may not suffice for two models
-    scorer = load_model(model, TUNED_DTYPE)
-    return [_score(scorer, *sequence) for sequence in sequences], after
+    with torch.inference_mode():
+        scorer = load_unmerged(model, tuned)
+        after = [score_answer(scorer, *sequence) for sequence in sequences]
+        if is_adapter(tuned):
+            with scorer.disable_adapter():
+                return [score_answer(scorer, *sequence) for sequence in sequences], after
+        del scorer  # memory may not suffice for two models
+        scorer = load_model(model, TUNED_DTYPE)
+        return [score_answer(scorer, *sequence) for sequence in sequences], after
 
 
-def _score(scorer: Any, prompt: list[int], tokens: list[int]) -> "np.ndarray":
+def score_answer(model: Any, prompt: list[int], tokens: list[int]) -> "np.ndarray":
     """Return the log-probabilities of `tokens` after `prompt`, float64 (T,)."""
     import torch
 
-    ids = torch.tensor([prompt + tokens])
-    with torch.inference_mode():
-        logits = scorer(input_ids=ids).logits[0, -len(tokens) - 1 : -1].double()
+    ids = torch.tensor([prompt + tokens], device=next(model.parameters()).device)
+    logits = model(input_ids=ids, use_cache=False).logits[0, -len(tokens) - 1 : -1].double()
     chosen = torch.log_softmax(logits, -1).gather(1, ids[0, -len(tokens) :, None])
-    scored: np.ndarray = chosen.squeeze(1).numpy()
+    scored: np.ndarray = chosen.squeeze(1).cpu().numpy()
     return scored
 
 

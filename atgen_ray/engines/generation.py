@@ -34,6 +34,7 @@ def generate_features(
     parts: str,
     batch_size: int,
     progress: Progress,
+    apart: pa.Table | None = None,
 ) -> pa.Table:
     """Return greedy outputs (and samples) for every example.
 
@@ -43,10 +44,11 @@ def generate_features(
             once the result is committed.
         batch_size: rows of one batch. Batches hold the same examples in every attempt, so a resumed
             pass gives the numbers of an undisturbed one.
+        apart: more examples, answered greedily in batches of their own.
 
     Returns:
         FEATURES_SCHEMA, sorted by id, one row an example; a row that failed has its reason in
-        `error`.
+        `error`. Rows `apart` come last.
 
     Raises:
         GenerationFailedError: every row failed.
@@ -57,12 +59,12 @@ def generate_features(
     finished = [OUTPUT_SCHEMA.empty_table()]
     for path in folder.list(parts):
         finished.append(_take_fresh(folder.read_table(path), done))
-    batches = [
-        batch
-        for batch in _plan_batches(examples, request.samples, batch_size)
-        if not done.issuperset(_read_keys(batch))
-    ]
+    planned = _plan_batches(examples, request.samples, batch_size)
     total = examples.num_rows * (1 + request.samples)
+    if apart is not None:
+        planned += _plan_batches(apart, 0, batch_size)
+        total += len(apart)
+    batches = [batch for batch in planned if not done.issuperset(_read_keys(batch))]
     progress(min(len(done), total), total)
     if batches:
         dataset = engine.generate(ray.data.from_arrow(batches), request, adapter)
@@ -77,7 +79,11 @@ def generate_features(
                 last = time.monotonic()
             progress(min(len(done), total), total)
         _write_part(folder, parts, finished[stored:])
-    return gather_features(examples["id"], pa.concat_tables(finished))
+    outputs = pa.concat_tables(finished)
+    features = gather_features(examples["id"], outputs)
+    if apart is None:
+        return features
+    return pa.concat_tables([features, _gather(apart["id"], outputs)])
 
 
 def _plan_batches(examples: pa.Table, samples: int, batch_size: int) -> list[pa.Table]:
@@ -132,14 +138,20 @@ def gather_features(ids: pa.ChunkedArray, outputs: pa.Table) -> pa.Table:
     Raises:
         GenerationFailedError: every row failed.
     """
+    features = _gather(ids, outputs)
+    errors = features["error"]
+    if len(ids) and not errors.null_count:
+        raise GenerationFailedError(f"all {len(ids)} rows failed; the first: {errors[0]}")
+    return features
+
+
+def _gather(ids: pa.ChunkedArray, outputs: pa.Table) -> pa.Table:
     ids = ids.take(pc.sort_indices(ids)).combine_chunks()
     greedy = outputs.filter(pc.equal(outputs["sample"], 0))
     at = pc.index_in(ids, greedy["id"].combine_chunks())
     rows = greedy.take(at)
     lacking = at.is_null()
     errors = pc.if_else(lacking, "the engine returned no row", rows["error"])
-    if len(ids) and not errors.null_count:
-        raise GenerationFailedError(f"all {len(ids)} rows failed; the first: {errors[0]}")
     columns = {name: rows[name] for name in rows.column_names}
     columns |= {"id": ids, "error": errors, "samples": _gather_samples(ids, outputs)}
     return pa.table([columns[name] for name in FEATURES_SCHEMA.names], schema=FEATURES_SCHEMA)

@@ -25,6 +25,7 @@ from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import resolve_dtype
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 
@@ -80,6 +81,16 @@ def find_context(model: ModelConfig) -> int | None:
 def count_vocabulary(model: ModelConfig) -> int:
     """Return the token ids that the model has; its tokenizer may have more."""
     return int(_read_config(model).vocab_size)
+
+
+def find_stored_dtype(model: ModelConfig) -> "torch.dtype":
+    """Return the number format that the checkpoint says its weights have; float32 if it says
+    nothing.
+    """
+    import torch
+
+    stored = getattr(_read_config(model), "dtype", None)
+    return stored if isinstance(stored, torch.dtype) else torch.float32
 
 
 def _read_config(model: ModelConfig) -> Any:

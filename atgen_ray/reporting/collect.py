@@ -4,7 +4,8 @@ The run may be in progress, and another version may have written it: what is mis
 of the view empty.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,8 +14,14 @@ import pyarrow.compute as pc
 import yaml
 
 from atgen_ray.config.selection import name_strategy
-from atgen_ray.core.records import DELETED, DeadLetter
-from atgen_ray.reporting.diagnostics import PoolMap, Query, RoundDiagnostics, diagnose_rounds
+from atgen_ray.core.records import DeadLetter
+from atgen_ray.reporting.diagnostics import (
+    PoolMap,
+    Prefix,
+    Query,
+    RoundDiagnostics,
+    diagnose_rounds,
+)
 from atgen_ray.reporting.examples import build_examples, read_scores
 from atgen_ray.reporting.run_view import Estimate, Pick, PlanView, RoundView, RunView, TrainingView
 from atgen_ray.selection import read_bound
@@ -33,6 +40,7 @@ def collect_run(
     actual: Mapping[str, float] | None = None,
     selection: bool = True,
     stale: Mapping[int, int] | None = None,
+    deleted: Collection[str] = (),
 ) -> RunView:
     """Return everything a report needs of the run in `folder`.
 
@@ -44,20 +52,21 @@ def collect_run(
             labels and dollars are those of the run.
         selection: False leaves the pool unread, and says nothing of what was picked and why.
         stale: by round, how many of the labels that it trained on have changed since.
+        deleted: ids of examples that are not shown, as they were deleted on request.
     """
     config_text = folder.read_text("config.yaml") if folder.exists("config.yaml") else ""
     config = yaml.safe_load(config_text) or {}
     rows = {row["round"]: row for row in _read_json(folder, "metrics.json", [])}
     numbers = _find_rounds(folder, rows)
-    annotations = {
-        number: _read_jsonl(folder, _in_round(number, "annotations.jsonl")) for number in numbers
-    }
-    selections = {
-        number: _read_selection(folder, number) if selection else [] for number in numbers
+    # Of each round its ids stay, and the few rows that are shown.
+    selections = {number: _read_selection(folder, number, deleted, selection) for number in numbers}
+    annotated = {
+        number: _read_annotations(folder, number, selections[number], selection)
+        for number in numbers
     }
     # The pool may be large: it is gone through in parts, and only if selections are shown.
     pool_map, diagnostics = (
-        _diagnose(folder, selections, annotations, config)
+        _diagnose(folder, selections, annotated, config)
         if selection and folder.exists("pool.parquet")
         else (None, {})
     )
@@ -66,17 +75,15 @@ def collect_run(
     )
     views = []
     for number in numbers:
-        labels = {row["id"]: row for row in annotations[number]}
-        gone = {letter.id for letter in dead_letters if letter.step == DELETED}
-        shown_first = [row for row in selections[number] if row["id"] not in gone][:PICKS]
-        picks = _build_picks(folder, number, shown_first, labels)
+        shown = selections[number].shown
+        picks = _build_picks(folder, number, shown, annotated[number].shown)
         views.append(
             _build_round(
                 folder,
                 number,
                 rows.get(number),
                 picks,
-                len(selections[number]),
+                len(selections[number].ids),
                 config,
                 diagnostics,
                 (stale or {}).get(number, 0),
@@ -84,7 +91,7 @@ def collect_run(
         )
     metric = choose_metric([name for view in views for name in view.metrics], config)
     first, last = _read_ends(folder, [view for view in views if view.metrics])
-    shown = {row["id"] for part in (first, last) if part for row in part[1]}
+    scored = {row["id"] for part in (first, last) if part for row in part[1]}
     return RunView(
         name=folder.name,
         stopped=stopped,
@@ -93,13 +100,14 @@ def collect_run(
         pool_size=_count_rows(folder, "pool.parquet"),
         test_size=None if test is None else len(test),
         pool_map=pool_map,
-        examples=build_examples(first, last, _read_texts(test, shown), metric),
+        examples=build_examples(first, last, _read_texts(test, scored), metric),
         first_scores=read_scores(first[1]) if first else {},
         last_scores=read_scores(last[1]) if last else {},
         config=config,
         config_text=config_text,
         versions={str(key): str(value) for key, value in _read_versions(folder).items()},
         dead_letters=[*dead_letters],
+        dead_letter_count=len(dead_letters),
         plan=_compare_plan(_read_json(folder, "plan.json", {}), actual or {}),
         bought=None if actual is None or "labels" not in actual else int(actual["labels"]),
         paid=None if actual is None else actual.get("dollars"),
@@ -175,9 +183,43 @@ def _find_rounds(folder: RunFolder, rows: dict[int, Row]) -> list[int]:
     return sorted(begun | rows.keys())
 
 
-def _read_selection(folder: RunFolder, number: int) -> list[Row]:
+@dataclass(frozen=True)
+class _Selection:
+    """Picks of a round by rank: the ids of all, and the rows that are shown."""
+
+    ids: list[str]
+    shown: list[Row]
+
+
+@dataclass(frozen=True)
+class _Annotated:
+    """Labels of a round: the ids of all, and the rows of those that are shown, by id."""
+
+    ids: list[str]
+    shown: dict[str, Row]
+
+
+def _read_selection(
+    folder: RunFolder, number: int, deleted: Collection[str], wanted: bool
+) -> _Selection:
     path = _in_round(number, "selection.parquet")
-    return folder.read_table(path).sort_by("rank").to_pylist() if folder.exists(path) else []
+    if not wanted or not folder.exists(path):
+        return _Selection([], [])
+    table = folder.read_table(path).sort_by("rank")
+    gone = pc.is_in(table["id"], pa.array(sorted(deleted), pa.string()))
+    shown = table.filter(pc.invert(gone)).slice(0, PICKS)
+    return _Selection(table["id"].to_pylist(), shown.to_pylist())
+
+
+def _read_annotations(
+    folder: RunFolder, number: int, selection: _Selection, wanted: bool
+) -> _Annotated:
+    if not wanted:
+        return _Annotated([], {})
+    rows = _read_jsonl(folder, _in_round(number, "annotations.jsonl"))
+    shown = {row["id"] for row in selection.shown}
+    found = {row["id"]: row for row in rows if row["id"] in shown}
+    return _Annotated([row["id"] for row in rows], found)
 
 
 def _read_bound(folder: RunFolder, number: int) -> str | None:
@@ -187,17 +229,17 @@ def _read_bound(folder: RunFolder, number: int) -> str | None:
 
 def _diagnose(
     folder: RunFolder,
-    selections: dict[int, list[Row]],
-    annotations: dict[int, list[Row]],
+    selections: dict[int, _Selection],
+    annotated: dict[int, _Annotated],
     config: Row,
 ) -> tuple[PoolMap | None, dict[int, RoundDiagnostics]]:
     queries = []
     labeled: list[str] = []
     for number, selection in selections.items():
-        if selection:
-            # A round is compared with what was labelled before it, hence the copy.
-            queries.append(Query(number, [row["id"] for row in selection], [*labeled]))
-        labeled += [row["id"] for row in annotations[number]]
+        if selection.ids:
+            # A round is compared with what was labelled before it.
+            queries.append(Query(number, selection.ids, Prefix(labeled, len(labeled))))
+        labeled += annotated[number].ids
     action = ((config.get("data") or {}).get("duplicates") or {}).get("action", "exclude")
 
     def scan(*columns: str) -> Iterator[pa.Table]:

@@ -7,7 +7,8 @@ that are missing or not finite leave their example out.
 
 import heapq
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -60,8 +61,31 @@ class Clusters:
 
 PROJECTED = 4000  # pool examples behind the principal components
 MAPPED = 1500  # pool examples on the map
-COMPARED = 1000  # pool examples behind the pool's own distributions
+COMPARED = 1000  # pool examples behind the pool's own distributions, and picks of a round
+DRAWN = 50_000  # pool examples, from which all draws are made
+KNOWN = 4000  # labelled examples that others are compared with
 NEAR_DUPLICATE = 0.95  # cosine similarity from which two examples count as near-duplicates
+
+
+class Prefix(Sequence[str]):
+    """The first items of a list that may grow: no copy for each round."""
+
+    def __init__(self, items: list[str], count: int) -> None:
+        self._items = items
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        chosen = range(self._count)[at]
+        return self._items[chosen] if isinstance(chosen, int) else [self._items[i] for i in chosen]
 
 
 @dataclass(frozen=True)
@@ -69,8 +93,8 @@ class Query:
     """The picks of a round by rank, and what was labelled before it."""
 
     round: int
-    picked: list[str]
-    labeled: list[str]
+    picked: Sequence[str]
+    labeled: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -92,7 +116,8 @@ class RoundDiagnostics:
     nothing is labelled. `near_duplicates` are shares of examples that the pool marks as duplicates,
     or that are at least `NEAR_DUPLICATE` similar to a labelled example or to one before them in
     their own group. `coverage` is the share of the pool's clusters that hold a labelled example or
-    one of the group.
+    one of the group. Of more than `COMPARED` picks and `KNOWN` labelled examples, every second,
+    third and so on is looked at, which is `thinned`.
     """
 
     lengths: dict[str, Numbers]
@@ -101,6 +126,7 @@ class RoundDiagnostics:
     coverage: dict[str, float]
     picked: Numbers  # (k, 2) on the map
     labeled: Numbers  # (m, 2)
+    thinned: bool = False
 
 
 def diagnose_rounds(
@@ -116,9 +142,19 @@ def diagnose_rounds(
         tables: tables with the columns content and embedding; only rows that are needed are kept.
         excluded: whether examples marked as duplicates could not be picked.
     """
+    whole = queries
+    queries = [
+        replace(each, picked=_thin(each.picked, COMPARED), labeled=_thin(each.labeled, KNOWN))
+        for each in whole
+    ]
     eligible = _list_eligible(scan, excluded)
+    if len(eligible) > DRAWN:
+        eligible = pa.chunked_array([_draw(eligible, 0, DRAWN, set())])
     sample = _draw(eligible, 0, PROJECTED, set())
-    groups = {query.round: _group(query, eligible, sample) for query in queries}
+    groups = {
+        query.round: _group(query, set(full.labeled), eligible, sample)
+        for query, full in zip(queries, whole, strict=True)
+    }
     # Of a large pool only the examples that are drawn, picked or labelled are held in memory.
     needed = set(sample).union(*(ids for group in groups.values() for ids in group.values()))
     needed.update(*(query.labeled for query in queries))
@@ -151,8 +187,10 @@ def diagnose_rounds(
             ),
             picked=basis.project(query.picked, vectors),
             labeled=basis.project(query.labeled, vectors),
+            thinned=(len(query.picked), len(query.labeled))
+            != (len(full.picked), len(full.labeled)),
         )
-        for query, group in zip(queries, groups.values(), strict=True)
+        for query, full, group in zip(queries, whole, groups.values(), strict=True)
     }
     mapped = basis.project(sample[:MAPPED], vectors)
     return (PoolMap(mapped, basis.variance) if len(mapped) else None), rounds
@@ -203,13 +241,20 @@ def _draw(ids: pa.ChunkedArray, round: int, count: int, without: Collection[str]
     return heapq.nsmallest(count, drawn, key=lambda id: mix_seed("report", round, id))
 
 
-def _group(query: Query, eligible: pa.ChunkedArray, sample: Sequence[str]) -> dict[str, list[str]]:
-    labeled = set(query.labeled)
+def _thin(ids: Sequence[str], count: int) -> list[str]:
+    """Return about `count` of `ids` at equal distances, or all of them where there are fewer."""
+    step = max(-(-len(ids) // count), 1)
+    return [ids[at] for at in range(0, len(ids), step)]
+
+
+def _group(
+    query: Query, labeled: set[str], eligible: pa.ChunkedArray, sample: Sequence[str]
+) -> dict[str, list[str]]:
     pool = [id for id in sample if id not in labeled][:COMPARED]
     return {
         "pool": pool,
         "random": _draw(eligible, query.round, len(query.picked), labeled),
-        "picked": query.picked,
+        "picked": [*query.picked],
     }
 
 
@@ -230,7 +275,7 @@ def _read_vectors(tables: Iterable[pa.Table], contents: dict[str, str]) -> Vecto
 
 
 def _compare_to_labeled(
-    group: dict[str, list[str]], labeled: list[str], vectors: Vectors
+    group: dict[str, list[str]], labeled: Sequence[str], vectors: Vectors
 ) -> dict[str, Numbers]:
     against = [vectors[id] for id in labeled if id in vectors]
     if not against:
@@ -244,16 +289,16 @@ def _compare_to_labeled(
 
 
 def _share_near_duplicates(
-    ids: list[str], labeled: list[str], vectors: Vectors, duplicates: set[str]
+    ids: list[str], labeled: Sequence[str], vectors: Vectors, duplicates: set[str]
 ) -> float:
-    seen = [vectors[id] for id in labeled if id in vectors]
-    found = 0
-    for id in ids:
-        vector = vectors.get(id)
-        close = (
-            vector is not None and seen and float((np.stack(seen) @ vector).max()) >= NEAR_DUPLICATE
-        )
-        found += bool(id in duplicates or close)
-        if vector is not None:
-            seen.append(vector)
-    return found / len(ids)
+    known = [vectors[id] for id in labeled if id in vectors]
+    own = [id for id in ids if id in vectors]
+    near = duplicates.intersection(ids)
+    if own:
+        group = np.stack([vectors[id] for id in own])
+        # An example is compared with the labels, and with those before it in its group.
+        closest = np.tril(group @ group.T, -1).max(axis=1)
+        if known:
+            closest = np.maximum(closest, (group @ np.stack(known).T).max(axis=1))
+        near |= {id for id, most in zip(own, closest, strict=True) if most >= NEAR_DUPLICATE}
+    return sum(id in near for id in ids) / len(ids)

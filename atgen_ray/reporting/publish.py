@@ -12,9 +12,10 @@ from atgen_ray.annotation.llm.request_counts import count_tokens
 from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.locations import check_folder
+from atgen_ray.core.records import DELETED
 from atgen_ray.engines.choice import ENGINE
 from atgen_ray.reporting.collect import collect_run
-from atgen_ray.reporting.page import PNG, render_page, write_report
+from atgen_ray.reporting.page import DEAD_LETTERS, PNG, render_page, write_report
 from atgen_ray.reporting.plots.curves import draw_learning_curve
 from atgen_ray.reporting.run_view import RunView
 from atgen_ray.store.existing import open_runs
@@ -89,7 +90,8 @@ def view_run(name: str, journal: Journal, storage: str, selection: bool = True) 
 def _collect(
     name: str, journal: Journal, folder: RunFolder, reason: str | None, selection: bool = True
 ) -> RunView:
-    dead = [letter for _, letter in journal.dead_letters(name)]
+    dead = [letter for _, letter in journal.dead_letters(name, limit=DEAD_LETTERS)]
+    deleted = {letter.id for _, letter in journal.dead_letters(name, step=DELETED)}
     view = collect_run(
         folder,
         dead,
@@ -97,7 +99,9 @@ def _collect(
         _count_actual(name, journal),
         selection,
         count_stale_labels(journal, name),
+        deleted,
     )
+    view = replace(view, dead_letter_count=journal.count_dead_letters(name))
     if selection:
         view = replace(
             view, drafts=measure_drafts(journal, name), people=measure_people(journal, name)

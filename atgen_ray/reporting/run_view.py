@@ -105,7 +105,8 @@ class RunView:
     config: dict[str, Any]
     config_text: str
     versions: dict[str, str]
-    dead_letters: list[DeadLetter]
+    dead_letters: list[DeadLetter]  # the first ones
+    dead_letter_count: int = 0
     plan: list[PlanView] = field(default_factory=list)
     drafts: "DraftEffects | None" = None  # None without the experiment
     people: list[dict[str, Any]] = field(default_factory=list)  # `measure_people`

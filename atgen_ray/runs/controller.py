@@ -455,6 +455,7 @@ class Controller:
                     start_from=start_from,
                     dev=[example for example in labeled if example.id in dev],
                     logs=logs,
+                    probes=self._model.probes,
                 )
             out.write_json(f"{round_folder(round)}/training.json", asdict(result))
             return {LABEL_CHANGES: changes}
@@ -504,7 +505,7 @@ class Controller:
 
     def find_stop(self, round: int) -> str | None:
         """Return why the run ends after `round`, or None."""
-        labels = len(self._state.labels(round))
+        labels = self._state.count_labels(round)
         dev_scores = self._state.dev_scores(round)
         if self._state.budget_met(round):
             return BUDGET
@@ -561,7 +562,7 @@ class Controller:
         if not context.shortfalls or self._state.labels_of(round):
             return
         met = context.shortfalls[-1]
-        if met.limit == "run" and self._state.labels(round):
+        if met.limit == "run" and self._state.count_labels(round):
             raise BudgetSpent
         raise UserError(
             f"no label can be bought in round {round}: {context.describe_shortfall(met)}"
@@ -588,12 +589,11 @@ class Controller:
 
     def _require_labels(self, round: int, reason: str) -> None:
         """Raise UserError if the run would end after `round` without any label."""
-        if self._state.labels(round):
+        if self._state.count_labels(round):
             return
         dead_letters = [
             dead_letter
-            for _, dead_letter in self._journal.dead_letters(self._config.name)
-            if dead_letter.step == "annotation"
+            for _, dead_letter in self._journal.dead_letters(self._config.name, step="annotation")
         ]
         first = (
             f" {len(dead_letters)} examples got none, the first: {dead_letters[0].reason}"

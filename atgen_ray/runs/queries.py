@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 FORMATS = ("jsonl", "parquet", "csv", "huggingface")
 LABELS = "labels"  # what a model trains on: one for an example
 ANSWERS = "answers"  # of single people
+DEAD_LETTERS = 1000  # that a view of a run has
 
 
 def list_runs(storage: str, database_url: SecretStr | None) -> list[dict[str, Any]]:
@@ -77,7 +78,7 @@ def show_run(name: str, storage: str, database_url: SecretStr | None) -> dict[st
 
 def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
     """Return a run's summary with why it ended (`message`), its learning curve (`metrics`),
-    `events` and `dead_letters`.
+    `events` and the first `DEAD_LETTERS` of its `dead_letter_count` `dead_letters`.
 
     `annotation` has the `requests` of its annotating models by state, their `batches` under way,
     what the `provider` was doing when it was last seen (as `read_provider`), and the dollars `paid`
@@ -91,7 +92,7 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
     """
     summary = _summarize(journal, journal.total(name))
     events = journal.events(name)
-    dead = journal.dead_letters(name)
+    dead = journal.dead_letters(name, limit=DEAD_LETTERS)
     annotation = summarize_requests(journal, name) | asdict(read_balance(journal, name))
     annotation["inherited"] = round(sum(read_inherited(journal, name).values()), 6)
     folder = RunFolder(storage, name)
@@ -111,6 +112,7 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
             for change in event.payload["changes"]
         ],
         "label_changes": describe_stale_labels(journal, name),
+        "dead_letter_count": journal.count_dead_letters(name),
         "dead_letters": [
             {
                 "round": round,

@@ -1,14 +1,18 @@
 """Model of a run after some round: the untuned model with that round's adapter."""
 
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from atgen_ray.config import RunConfig
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest, Progress
 from atgen_ray.core.stored import Stored
+from atgen_ray.engines.adapter_check import Effect
+from atgen_ray.engines.adapter_probe import PREFIX, Probe, compare_probes, tabulate_probes
 from atgen_ray.engines.base import Engine
 from atgen_ray.runs.shared_cache import open_output_cache, share_outputs
 from atgen_ray.runs.state import RunState
@@ -74,6 +78,10 @@ class RoundModel:
         seed = mix_seed(self._config.seed, "generation", round)
         request = GenerationRequest(model.max_new_tokens, samples=samples, seed=seed)
 
+        checked = adapter is None or section > 0 or not self.probes or self._is_known(adapter)
+        probes = [] if adapter is None or checked else self._read_probes(adapter)
+        more = {"apart": tabulate_probes(probes)} if probes else {}
+
         def generate(rows: pa.Table) -> pa.Table:
             self._explain()
             generator = untuned or self.engine
@@ -88,6 +96,7 @@ class RoundModel:
                     parts,
                     engine.batch_size,
                     progress,
+                    **more,
                 )
             finally:
                 if not engine.keep:
@@ -107,19 +116,44 @@ class RoundModel:
             self._on_reuse(reused)
         else:
             features = generate(examples)
-        checked = self.engine.name == "transformers" or not engine.check_rows or section
-        if adapter is not None and not checked:
-            self._check(adapter, examples, features)
+        if adapter is None or checked:
+            return features
+        is_probe = pc.starts_with(features["id"], PREFIX)
+        answered = features.filter(is_probe)
+        features = features.filter(pc.invert(is_probe))
+        self._check(adapter, examples, features, compare_probes(probes, answered))
         return features
 
-    def _check(self, adapter: Stored, examples: pa.Table, features: pa.Table) -> None:
-        """Check outputs with `adapter`, once for each adapter that the engine is given.
+    @property
+    def probes(self) -> int:
+        """Return how many answers of a tuned model its training leaves behind; none where the
+        engine computes as training does.
+        """
+        return 0 if self.engine.name == "transformers" else self._config.engine.check_rows
 
-        An engine that is kept has the same weights in the next pass with this adapter. The check
-        loads the base model a second time, which takes longer than many a pass.
+    def _is_known(self, adapter: Stored) -> bool:
+        """Return whether the engine still has the weights of `adapter` that were checked before: an
+        engine that is kept has them in the next pass with this adapter.
+        """
+        return self._config.engine.keep and adapter in self._checked
+
+    def _read_probes(self, adapter: Stored) -> list[Probe]:
+        """Return what the training of `adapter` left behind; older versions left nothing."""
+        round = int(PurePosixPath(adapter.path).parent.name)
+        path = f"{round_folder(round)}/training.json"
+        if not self._folder.exists(path):
+            return []
+        return [Probe(**fields) for fields in self._folder.read_json(path).get("probes", [])]
+
+    def _check(
+        self, adapter: Stored, examples: pa.Table, features: pa.Table, probed: Effect | None
+    ) -> None:
+        """Check outputs with `adapter`. Where its probes have shown nothing, or something wrong,
+        the base model is loaded a second time and decides.
         """
         engine = self._config.engine
-        if engine.keep and adapter in self._checked:
+        if probed is not None and probed.is_within(engine.adapter_tolerance):
+            self._checked.add(adapter)
             return
         self._workers.check_adapter(
             examples,

@@ -120,12 +120,8 @@ class RunState:
         """Return the ids that may be selected in `round`: without a label, a dead letter of an
         earlier round, or a near-duplicate.
         """
-        unwanted = {label.id for label in self.labels(round - 1)}
-        unwanted |= {
-            dead_letter.id
-            for at, dead_letter in self._journal.dead_letters(self._config.name)
-            if (at or 0) < round
-        }
+        unwanted = set(self._journal.labelled(self._config.name, last=round - 1))
+        unwanted |= self._journal.buried(self._config.name, before=round)
         closed = pa.array(unwanted, pa.string())
         limit = self._config.selection.candidates
         if limit is None:
@@ -206,8 +202,8 @@ class RunState:
     @property
     def deleted(self) -> set[str]:
         """Return the examples that were deleted on request, or whose label was."""
-        letters = self._journal.dead_letters(self._config.name)
-        return {letter.id for _, letter in letters if letter.step == DELETED}
+        letters = self._journal.dead_letters(self._config.name, step=DELETED)
+        return {letter.id for _, letter in letters}
 
     def count_labels(self, round: int) -> int:
         """Return the number of labels bought up to and including `round`."""
@@ -244,7 +240,7 @@ class RunState:
         """Return the labelled examples that are held out of training; an example never changes
         sides.
         """
-        ids = [label.id for label in self.labels(round)]
+        ids = self._journal.labelled(self._config.name, last=round)
         return dev_split(ids, self._config.evaluation.dev_fraction, self._config.seed)
 
     def adapter(self, round: int) -> Stored | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from atgen_ray.annotation.llm.request_totals import recount_requests
 from atgen_ray.config import RunConfig, read_source
 from atgen_ray.config.changes import find_changes
 from atgen_ray.config.loading import dump_config, renew_config
@@ -198,6 +199,7 @@ def _copy_requests(connection: sa.Connection, source: str, run: str, last: int) 
     request_columns = [column for column in requests.c if column.name != "run"]
     _copy(connection, shards, shard_columns, mine, {"run": run})
     _copy(connection, requests, request_columns, theirs, {"run": run})
+    recount_requests(connection, run)
 
 
 def _copy_ledger(connection: sa.Connection, source: str, run: str, last: int) -> None:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from atgen_ray.annotation.llm.request_counts import select_states
 from atgen_ray.core.money import NANO
 from atgen_ray.runs.queries import read_provider
 from atgen_ray.store.journal import Journal
@@ -22,8 +23,7 @@ from atgen_ray.store.run_records import UNDER_WAY
 from atgen_ray.store.tables import (
     controllers,
     dead_letters,
-    events,
-    requests,
+    request_totals,
     shards,
     tasks,
     totals,
@@ -96,33 +96,33 @@ class State:
 
 
 def _read_state(journal: Journal) -> State:
-    active = [each.name for each in journal.totals() if each.status in UNDER_WAY]
+    active = [each for each in journal.totals() if each.status in UNDER_WAY]
+    names = [each.name for each in active]
     with journal.database.reading() as connection:
         now = journal.database.clock(connection)
 
-        def read(query: sa.Select[Any]) -> list[Any]:
+        def read(query: sa.Select[*tuple[Any, ...]]) -> list[Any]:
             return [tuple(row) for row in connection.execute(query)]
 
         def ages(column: sa.Column[Any], which: Any, of: Any) -> dict[str, float]:
             query = sa.select(column.table.c.run, of(column)).where(which)
             return {run: now - at for run, at in read(query.group_by(column.table.c.run))}
 
-        idle = ages(events.c.time, events.c.run.in_(active), sa.func.max)
         waiting = ages(shards.c.time, ~shards.c.done, sa.func.min)
         lease = sa.select(controllers.c.run, controllers.c.expires).where(
-            controllers.c.run.in_(active), controllers.c.owner.is_not(None)
+            controllers.c.run.in_(names), controllers.c.owner.is_not(None)
         )
 
         def counted(*columns: sa.Column[Any]) -> sa.Select[Any]:
             """Of runs under way alone: what has ended grows without bound."""
             more = (sa.func.min(tasks.c.changed),) if columns[0].table is tasks else ()
             query = sa.select(*columns, sa.func.count(), *more)
-            return query.where(columns[0].in_(active)).group_by(*columns)
+            return query.where(columns[0].in_(names)).group_by(*columns)
 
         work = counted(tasks.c.run, tasks.c.state).where(tasks.c.gold.is_(None))
         held = sa.select(totals.c.run, sa.func.sum(totals.c.held))
         return State(
-            idle=idle,
+            idle={each.name: now - each.last_event for each in active if each.last_event},
             lease={run: expires - now for run, expires in read(lease)},
             epochs=dict(read(sa.select(controllers.c.run, controllers.c.epoch))),
             held={run: int(nano) / NANO for run, nano in read(held.group_by(totals.c.run))},
@@ -130,7 +130,7 @@ def _read_state(journal: Journal) -> State:
             tasks=[
                 (run, state, number, now - changed) for run, state, number, changed in read(work)
             ],
-            requests=read(counted(requests.c.run, requests.c.state)),
+            requests=read(select_states(request_totals.c.run.in_(names))),
             waiting=waiting,
         )
 

@@ -453,6 +453,7 @@ def hide_from_annotators(view: dict[str, Any]) -> dict[str, Any]:
         "annotation": {},
         "changes": [],
         "dead_letters": [],
+        "dead_letter_count": 0,
     }
     return view | hidden | {"metrics": metrics}
 

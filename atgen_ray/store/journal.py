@@ -10,7 +10,7 @@ A controller uses it so:
     journal.append(lease, "step", round=1, step="selection", payload={"picks": 10})
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -217,6 +217,23 @@ class Journal(LeasedDatabase):
         with self.database.reading() as connection:
             return labels.list_annotations(connection, run, first, last)
 
+    def scan_annotations(self, run: str) -> Iterator[tuple[int, Annotation]]:
+        """Yield what `annotations` returns, a page of labels at a time."""
+        last = labels.START
+        while True:
+            with self.database.reading() as connection:
+                rows = labels.list_page(connection, run, last)
+            if not rows:
+                return
+            for row in rows:
+                yield row.round, row.annotation
+            last = (rows[-1].round, rows[-1].id)
+
+    def labelled(self, run: str, last: int | None = None) -> list[str]:
+        """Return the ids of labelled examples; see `list_labelled`."""
+        with self.database.reading() as connection:
+            return labels.list_labelled(connection, run, last)
+
     def dollars(self, run: str) -> float:
         """Return the summed price of the run's annotations in dollars."""
         with self.database.reading() as connection:
@@ -232,12 +249,22 @@ class Journal(LeasedDatabase):
         with self.leased_transaction(lease) as connection:
             return labels.enter_dead_letters(self.database, connection, lease.run, round, letters)
 
-    def dead_letters(self, run: str) -> list[tuple[int | None, DeadLetter]]:
-        """Return the run's dead letters with their round (None: outside all rounds), in the order
-        of entry.
-        """
+    def count_dead_letters(self, run: str) -> int:
+        """Return the number of the run's dead letters."""
         with self.database.reading() as connection:
-            return labels.list_dead_letters(connection, run)
+            return labels.count_dead_letters(connection, run)
+
+    def buried(self, run: str, before: int) -> set[str]:
+        """Return the ids of examples with a dead letter; see `list_buried`."""
+        with self.database.reading() as connection:
+            return labels.list_buried(connection, run, before)
+
+    def dead_letters(
+        self, run: str, step: str | None = None, limit: int | None = None
+    ) -> list[tuple[int | None, DeadLetter]]:
+        """Return the run's dead letters with their round; see `list_dead_letters`."""
+        with self.database.reading() as connection:
+            return labels.list_dead_letters(connection, run, step, limit)
 
 
 def find_journal(storage: str, database_url: SecretStr | None = None) -> Journal | None:

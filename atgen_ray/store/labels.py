@@ -7,7 +7,7 @@ one that holds the run's lock (`atgen_ray/store/leases.py`).
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -15,6 +15,17 @@ from atgen_ray.core.records import Annotation, DeadLetter
 from atgen_ray.store.database import Database
 from atgen_ray.store.tables import annotations, dead_letters
 from atgen_ray.store.totals import NewLabel, add_labels
+
+PAGE = 5_000  # labels that a scan holds at once
+START = (-1, -1)  # before the first label
+
+
+class LabelRow(NamedTuple):
+    """A label with its round and its number in the order of entry."""
+
+    round: int
+    id: int
+    annotation: Annotation
 
 
 def enter_annotations(
@@ -78,6 +89,30 @@ def list_annotations(
     return [(round, Annotation(*values)) for round, *values in connection.execute(query)]
 
 
+def list_page(connection: sa.Connection, run: str, after: tuple[int, int]) -> list[LabelRow]:
+    """Return the run's next `PAGE` labels after the round and number `after`, in the order of
+    `list_annotations`.
+    """
+    table = annotations.c
+    names = ("round", "id", "example_id", "text", "annotator", "dollars", "provenance")
+    later = sa.tuple_(table.round, table.id) > sa.tuple_(*after)
+    query = sa.select(*(table[name] for name in names)).where((table.run == run) & later)
+    query = query.order_by(table.round, table.id).limit(PAGE)
+    rows = connection.execute(query)
+    return [LabelRow(round, number, Annotation(*values)) for round, number, *values in rows]
+
+
+def list_labelled(connection: sa.Connection, run: str, last: int | None = None) -> list[str]:
+    """Return the ids of the examples that have a label of a round up to `last`, in the order of
+    `list_annotations`, of which no text is read.
+    """
+    table = annotations.c
+    query = sa.select(table.example_id).where(table.run == run)
+    if last is not None:
+        query = query.where(table.round <= last)
+    return list(connection.execute(query.order_by(table.round, table.id)).scalars())
+
+
 def sum_dollars(connection: sa.Connection, run: str) -> float:
     """Return the summed price of the run's annotations in dollars."""
     total = sa.select(sa.func.sum(annotations.c.dollars)).where(annotations.c.run == run)
@@ -108,11 +143,31 @@ def enter_dead_letters(
     return len(_insert_new(database, connection, dead_letters, rows, dead_letters.c.id))
 
 
-def list_dead_letters(connection: sa.Connection, run: str) -> list[tuple[int | None, DeadLetter]]:
-    """Return the run's dead letters with their round (None: outside all rounds), in the order of
-    entry.
+def count_dead_letters(connection: sa.Connection, run: str) -> int:
+    """Return the number of the run's dead letters."""
+    count = sa.select(sa.func.count()).where(dead_letters.c.run == run)
+    return int(connection.execute(count).scalar_one())
+
+
+def list_buried(connection: sa.Connection, run: str, before: int) -> set[str]:
+    """Return the ids of the examples that have a dead letter of a round below `before`, or outside
+    all rounds.
     """
-    query = sa.select(dead_letters).where(dead_letters.c.run == run).order_by(dead_letters.c.id)
+    earlier = sa.func.coalesce(dead_letters.c.round, 0) < before
+    query = sa.select(dead_letters.c.example_id).where((dead_letters.c.run == run) & earlier)
+    return set(connection.execute(query).scalars())
+
+
+def list_dead_letters(
+    connection: sa.Connection, run: str, step: str | None = None, limit: int | None = None
+) -> list[tuple[int | None, DeadLetter]]:
+    """Return the run's dead letters with their round (None: outside all rounds), in the order of
+    entry; with `step` only those of that step, with `limit` so many at most.
+    """
+    query = sa.select(dead_letters).where(dead_letters.c.run == run)
+    if step is not None:
+        query = query.where(dead_letters.c.step == step)
+    query = query.order_by(dead_letters.c.id).limit(limit)
     return [
         (row.round, DeadLetter(row.example_id, row.step, row.reason))
         for row in connection.execute(query)

@@ -88,6 +88,9 @@ dead_letters = sa.Table(
     sa.Column("reason", sa.JSON, nullable=False),
     sa.UniqueConstraint("run", "example_id", "step"),
 )
+# The first ones are shown, and those of a step counted, without a look at the reasons of all.
+sa.Index("dead_letters_in_order", dead_letters.c.run, dead_letters.c.id)
+sa.Index("dead_letters_by_step", dead_letters.c.run, dead_letters.c.step, dead_letters.c.id)
 
 # Every dollar: what is held for work that was sent, and what was paid for it. Money is whole
 # billionths of a dollar.
@@ -152,6 +155,9 @@ sa.Index(
     postgresql_where=_UNDER_WAY,
 )
 
+# When an annotator began a round.
+sa.Index("shards_by_round", shards.c.run, shards.c.annotator, shards.c.round, shards.c.time)
+
 # A request to an annotating model, entered before it is sent, and its raw response.
 requests = sa.Table(
     "requests",
@@ -176,6 +182,23 @@ requests = sa.Table(
     sa.Column("time", sa.Double, nullable=False),
     sa.UniqueConstraint("run", "annotator", "round", "example_id", "vote", "repair", "attempt"),
     sa.ForeignKeyConstraint(["run", "shard"], ["shards.run", "shards.hash"]),
+)
+
+# Sums over the requests of a run by round, annotator and state;
+# `annotation/llm/request_totals.py` keeps them up to date.
+request_totals = sa.Table(
+    "request_totals",
+    TABLES,
+    sa.Column("run", sa.ForeignKey(_RUN), primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("annotator", sa.String, primary_key=True),
+    sa.Column("judged", sa.Boolean, primary_key=True),  # questions about answers, of a judge
+    sa.Column("state", sa.String, primary_key=True),  # as of `requests`
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("billed", sa.BigInteger, nullable=False),  # those whose output tokens are known
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False),
+    sa.Column("longest", sa.Integer, nullable=False),  # output tokens of one request, at most
 )
 
 # An example that people are to label, or whose label was brought along. Its state follows from the
@@ -222,6 +245,16 @@ sa.Index("tasks_by_agreement", tasks.c.run, tasks.c.agreement, tasks.c.example_i
 # Gold items are few beside the tasks.
 _GOLD = tasks.c.gold.is_not(None)
 sa.Index("gold_tasks", tasks.c.run, sqlite_where=_GOLD, postgresql_where=_GOLD)
+# Tasks by state are counted, and the oldest is found, in this index alone.
+_NO_GOLD = tasks.c.gold.is_(None)
+sa.Index(
+    "tasks_by_age",
+    tasks.c.run,
+    tasks.c.state,
+    tasks.c.changed,
+    sqlite_where=_NO_GOLD,
+    postgresql_where=_NO_GOLD,
+)
 
 # For whom an example is kept. An example without a row here is for everybody.
 assignees = sa.Table(

@@ -39,6 +39,7 @@ class RunTotals:
     changed: float
     title: str | None = None
     archived: float | None = None
+    last_event: float | None = None  # its time; None before the first
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ def list_totals(connection: sa.Connection, run: str | None = None) -> list[RunTo
         .scalar_subquery()
     )
     sums = [sa.func.sum(totals.c[name]).label(name) for name in ("labels", "paid", "unledgered")]
-    counted = sa.select(totals.c.run, *sums).group_by(totals.c.run).subquery()
+    here = sa.true() if run is None else totals.c.run == run
+    counted = sa.select(totals.c.run, *sums).where(here).group_by(totals.c.run).subquery()
     query = sa.select(
         runs.c.name,
         runs.c.status,
@@ -248,9 +250,13 @@ def _count(connection: sa.Connection, run: str) -> dict[tuple[int, str], dict[st
         found[*key]["paid"] = int(paid or 0)
         found[*key]["held"] = int(held or 0)
         found[*key]["inherited"] = int(inherited or 0)
-    for round, annotator, dollars in connection.execute(_select_outside(run, sa.true())):
-        found[round, annotator]["outside"] += 1
-        found[round, annotator]["unledgered"] += dollars
+    outside = _select_outside(run, sa.true()).subquery()
+    sums = (sa.func.count(), sa.func.sum(outside.c.dollars))
+    by = (outside.c.round, outside.c.annotator)
+    summed = sa.select(*by, *sums).group_by(*by)
+    for *key, count, dollars in connection.execute(summed):
+        found[*key]["outside"] = count
+        found[*key]["unledgered"] = dollars
     return found
 
 
@@ -264,6 +270,7 @@ def _read(row: sa.Row[*tuple[Any, ...]]) -> RunTotals:
         changed=max(row.updated, row.last_event or 0.0),
         title=row.title,
         archived=row.archived,
+        last_event=row.last_event,
     )
 
 

@@ -13,6 +13,7 @@ from transformers import TrainingArguments, set_seed
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.records import Progress
 from atgen_ray.core.stored import Stored
+from atgen_ray.engines.adapter_probe import can_measure, measure_probes
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.ray_runtime.hardware import count_threads, has_bfloat16
@@ -53,6 +54,7 @@ def fine_tune(
     resumed: Path | None = None,
     keep: CheckpointSink | None = None,
     logs: str | None = None,
+    probes: int = 0,
 ) -> dict[str, Any]:
     """Train on this worker's share of every step and return the fields of `TrainingResult`.
 
@@ -65,6 +67,7 @@ def fine_tune(
         resumed: checkpoint of this training to resume from.
         keep: receives every checkpoint; None for no checkpoints.
         logs: folder for TensorBoard's files.
+        probes: answers to leave behind, by which an engine is checked.
     """
     import torch
 
@@ -76,6 +79,7 @@ def fine_tune(
     dev_rows = _build_rows(builder, dev or [], model.max_new_tokens)
     earlier = None if start_from is None else start_from.local()
     trainable = load_trainable(model, training, earlier, seed)
+    attention = _base(trainable).config._attn_implementation
     packed = (
         training.packing
         and training.backend == "transformers"
@@ -128,7 +132,12 @@ def fine_tune(
     weights = best.weights if best else gather_trained(trainer.model)
     if output:
         save_trained(trainer.model, weights, output, model)
+    measured: list[dict[str, Any]] = []
+    if output and probes and can_measure(trainer.model, model, training):
+        _base(trainer.model).set_attn_implementation(attention)  # packed rows are no answers
+        measured = _measure(trainer.model, output, builder, probes)
     return {
+        "probes": measured,
         "losses": [
             {"step": e["step"], "loss": e["loss"]} for e in trainer.state.log_history if "loss" in e
         ],
@@ -138,6 +147,16 @@ def fine_tune(
         "steps": trainer.state.global_step,
         "packed": packed,
     }
+
+
+def _measure(model: Any, adapter: Path, builder: PromptBuilder, count: int) -> list[dict[str, Any]]:
+    """Return what an engine is checked by; nothing where the device has no memory for it."""
+    import torch
+
+    try:
+        return measure_probes(model, adapter, builder, count)
+    except torch.OutOfMemoryError:
+        return []  # the check loads the model itself, on a CPU
 
 
 def build_arguments(

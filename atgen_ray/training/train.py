@@ -5,6 +5,7 @@ it.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from atgen_ray.config import ModelConfig, PromptConfig, TrainingConfig
 from atgen_ray.core.records import Progress
@@ -32,6 +33,7 @@ class TrainingResult:
         tokens: answer tokens in one epoch.
         dev_losses: one an epoch, where the dev loss may stop training.
         packed: whether examples were packed end to end.
+        probes: fields of `adapter_probe.Probe`, by which an engine is checked.
     """
 
     losses: list[dict[str, float]]
@@ -40,6 +42,7 @@ class TrainingResult:
     steps: int
     dev_losses: list[float] = field(default_factory=list)
     packed: bool = False
+    probes: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train_adapter(
@@ -54,6 +57,7 @@ def train_adapter(
     start_from: Stored | None = None,
     dev: Sequence[TrainingExample] = (),
     logs: str | None = None,
+    probes: int = 0,
 ) -> TrainingResult:
     """Fine-tune an adapter on `examples` and write it, in the format of peft and vLLM, into the
     folder `output`.
@@ -73,6 +77,8 @@ def train_adapter(
         start_from: adapter to continue from; None starts from the base model.
         dev: examples excluded from training whose loss may stop it early (training.early_stopping).
         logs: folder that every worker can reach, for TensorBoard's files.
+        probes: answers of the tuned model to return with their log-probabilities; there may be
+            none, as after full fine-tuning.
 
     Raises:
         UserError: the method needs a package or a GPU that does not exist.
@@ -99,6 +105,7 @@ def train_adapter(
         "start_from": start_from,
         "dev": [asdict(example) for example in sorted(dev, key=lambda example: example.id)],
         "logs": logs,
+        "probes": probes,
     }
     alone = training.workers == 1 and not use_gpu and "://" not in work
     if alone and reuses_idle_workers() and count_cpus_here() >= training.cpus_per_worker:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from helpers.report_runs import make_examples
 
-from atgen_ray.reporting.diagnostics import Query, diagnose_rounds
+from atgen_ray.reporting.diagnostics import COMPARED, KNOWN, Prefix, Query, diagnose_rounds
 from atgen_ray.reporting.examples import choose_ids
 from atgen_ray.reporting.formats import (
     cut_text,
@@ -184,3 +184,33 @@ def test_colours_can_be_read_on_light_and_dark(theme: int) -> None:
         for ground in ("page", "panel"):
             pair = sorted([luminance(COLOURS[name][theme]), luminance(COLOURS[ground][theme])])
             assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (name, ground)
+
+
+def test_a_long_run_is_compared_by_a_part_of_its_picks_and_labels() -> None:
+    """Memory and time of a report do not grow with all that was ever labelled."""
+    count = 3 * KNOWN
+    ids = [f"{at:024x}" for at in range(count)]
+    pool = pa.table(
+        {
+            "id": ids,
+            "text": ["a b"] * count,
+            "content": ids,
+            "duplicate_of": pa.nulls(count, "string"),
+        }
+    )
+    shared = ids[: 2 * KNOWN]
+    labeled = Prefix(shared, KNOWN + 10)
+    picked = ids[2 * KNOWN : 2 * KNOWN + COMPARED + 1]
+    rows = [[float(at % 7), 1.0, 2.0] for at in range(count)]
+    vectors = pa.table({"content": ids, "embedding": rows})
+    few = Query(2, ids[-10:], Prefix(shared, 10))
+    _, rounds = diagnose_rounds(
+        scan(pool), [Query(1, picked, labeled), few], [vectors], excluded=False
+    )
+    assert len(rounds[1].picked) == COMPARED // 2 + 1
+    assert len(rounds[1].labeled) == (KNOWN + 10) // 2
+    assert rounds[1].thinned
+    assert not rounds[2].thinned
+    assert len(rounds[2].labeled) == 10
+    assert list(labeled) == shared[: KNOWN + 10] == labeled[:]
+    assert labeled[-1] == shared[KNOWN + 9]

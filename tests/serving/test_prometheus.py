@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from atgen_ray.annotation.llm.request_totals import recount_requests
 from atgen_ray.config import StoppingConfig
 from atgen_ray.core.records import Annotation, DeadLetter
 from atgen_ray.serving.application import create_api, parse_service
@@ -42,6 +43,7 @@ def enter_requests(journal: Journal, run: str) -> None:
             request = {"custom_id": f"c{at}", "example_id": f"e{at}", "prompt_hash": "p"}
             counts = {"vote": 0, "repair": 0, "attempt": 0, "state": "sent"}
             connection.execute(sa.insert(requests).values(shard="h", **shard, **request, **counts))
+        recount_requests(connection, run)
 
 
 @pytest.fixture(scope="module")

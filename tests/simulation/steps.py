@@ -135,6 +135,7 @@ def make_workers(world: World) -> Workers:
         start_from: Stored | None = None,
         dev: Sequence[TrainingExample] = (),
         logs: str | None = None,
+        probes: int = 0,
     ) -> TrainingResult:
         assert len({each.id for each in examples}) == len(examples), "an example twice"
         for step in range(2):

@@ -8,9 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from atgen_ray.annotation.llm.prompts import JUDGED
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.tables import requests, shards
+from atgen_ray.store.tables import request_totals, shards
 
 
 @dataclass(frozen=True)
@@ -26,21 +25,25 @@ def summarize_requests(journal: Journal, run: str) -> dict[str, Any]:
     """Return how many requests of a run are in each state, and its batch jobs under way: provider's
     id, status and size.
     """
-    counts = (
-        sa.select(requests.c.state, sa.func.count())
-        .where(requests.c.run == run)
-        .group_by(requests.c.state)
-    )
+    counts = select_states(request_totals.c.run == run)
     under_way = sa.select(shards.c.remote, shards.c.status, shards.c.size, shards.c.round)
     under_way = under_way.where(
         (shards.c.run == run) & ~shards.c.done & shards.c.remote.is_not(None)
     )
     with journal.database.reading() as connection:
-        states = {str(state): int(count) for state, count in connection.execute(counts)}
+        states = {state: int(count) for _, state, count in connection.execute(counts)}
         jobs = [
             dict(row) for row in connection.execute(under_way.order_by(shards.c.time)).mappings()
         ]
     return {"requests": states, "batches": jobs}
+
+
+def select_states(which: sa.ColumnElement[bool]) -> sa.Select[*tuple[Any, ...]]:
+    """Select run, state and number of the requests `which`, without states that none is in."""
+    total = sa.func.sum(request_totals.c.requests)
+    query = sa.select(request_totals.c.run, request_totals.c.state, total).where(which)
+    group = (request_totals.c.run, request_totals.c.state)
+    return query.group_by(*group).having(total > 0).order_by(*group)
 
 
 def count_tokens(journal: Journal, run: str) -> dict[str, int]:
@@ -48,11 +51,10 @@ def count_tokens(journal: Journal, run: str) -> dict[str, int]:
     of the cost estimate.
     """
     sums = [
-        sa.func.coalesce(sa.func.sum(column), 0)
-        for column in (requests.c.prompt_tokens, requests.c.output_tokens)
+        sa.func.coalesce(sa.func.sum(request_totals.c[name]), 0)
+        for name in ("requests", "prompt_tokens", "output_tokens")
     ]
-    mine = (requests.c.run == run) & ~requests.c.example_id.startswith(JUDGED)
-    query = sa.select(sa.func.count(), *sums).where(mine)
+    query = sa.select(*sums).where((request_totals.c.run == run) & ~request_totals.c.judged)
     with journal.database.reading() as connection:
         sent, prompt, output = connection.execute(query).one()
     return {
@@ -69,11 +71,10 @@ def measure_answers(
     """Return what the answers of an annotator to questions for labels were billed in `runs`; None
     without any.
     """
-    means = (sa.func.avg(requests.c.prompt_tokens), sa.func.avg(requests.c.output_tokens))
-    answered = requests.c.run.in_(runs) & (requests.c.annotator == annotator)
-    answered &= (requests.c.state == "answered") & requests.c.output_tokens.is_not(None)
-    answered &= ~requests.c.example_id.startswith(JUDGED)
+    names = ("billed", "prompt_tokens", "output_tokens")
+    sums = [sa.func.coalesce(sa.func.sum(request_totals.c[name]), 0) for name in names]
+    answered = request_totals.c.run.in_(runs) & (request_totals.c.annotator == annotator)
+    answered &= (request_totals.c.state == "answered") & ~request_totals.c.judged
     with journal.database.reading() as connection:
-        query = sa.select(sa.func.count(), *means).where(answered)
-        count, prompt, output = connection.execute(query).one()
-    return MeasuredAnswers(int(count), float(prompt), float(output)) if count else None
+        count, prompt, output = connection.execute(sa.select(*sums).where(answered)).one()
+    return MeasuredAnswers(int(count), int(prompt) / count, int(output) / count) if count else None

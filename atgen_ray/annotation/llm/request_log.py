@@ -13,13 +13,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from atgen_ray.annotation.llm.prompts import JUDGED, hash_shard, identify
+from atgen_ray.annotation.llm.prompts import hash_shard, identify
 from atgen_ray.annotation.llm.request_records import (
     LostTime,
     RequestRecord,
     Settlement,
     read_record,
 )
+from atgen_ray.annotation.llm.request_totals import Outcome, add_sent, is_judged, move_settled
 from atgen_ray.annotation.providers.base import RequestAttempt, Shard
 from atgen_ray.annotation.request import AnnotationRequest, Key
 from atgen_ray.core.machine import machine
@@ -27,7 +28,7 @@ from atgen_ray.store.events import RESTORED
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.leases import Lease
 from atgen_ray.store.ledger import Entry, Ledger, Scope
-from atgen_ray.store.tables import requests, shards
+from atgen_ray.store.tables import request_totals, requests, shards
 
 Pieces = Sequence[Sequence[tuple[AnnotationRequest, int]]]  # requests of each shard, and attempts
 
@@ -92,16 +93,17 @@ class RequestLog:
 
     def longest_answer(self) -> int | None:
         """Return the output tokens of the longest answer that the annotator gave in any round."""
-        mine = (requests.c.run == self._lease.run) & (requests.c.annotator == self._annotator)
+        kept = request_totals.c
+        mine = (kept.run == self._lease.run) & (kept.annotator == self._annotator)
         with self._journal.database.reading() as connection:
-            longest = sa.select(sa.func.max(requests.c.output_tokens)).where(mine)
+            longest = sa.select(sa.func.max(kept.longest)).where(mine & (kept.billed > 0))
             return connection.execute(longest).scalar_one()
 
     def read_lengths(self, judged: bool) -> list[int]:
         """Return the tokens of the latest labels or verdicts in earlier rounds, at most `RECENT` of
         them.
         """
-        of_judge = requests.c.example_id.startswith(JUDGED)
+        of_judge = is_judged()
         earlier = (requests.c.run == self._lease.run) & (requests.c.annotator == self._annotator)
         earlier &= (requests.c.round < self._round) & (of_judge if judged else ~of_judge)
         query = sa.select(requests.c.output_tokens).where(
@@ -216,6 +218,11 @@ class RequestLog:
                 }
                 for settlement in settlements
             ]
+            outcomes = [
+                Outcome(each.custom_id, each.state, each.prompt_tokens, each.output_tokens)
+                for each in settlements
+            ]
+            move_settled(connection, self._lease.run, outcomes)
             connection.execute(sa.update(requests).where(mine).values(values | {"time": now}), rows)
             self._ledger.settle(
                 connection, {settlement.custom_id: settlement.paid for settlement in settlements}
@@ -295,6 +302,8 @@ class RequestLog:
         ]
         connection.execute(sa.insert(shards), shard_rows)
         connection.execute(sa.insert(requests), request_rows)
+        examples = [each.request.example_id for shard in entered for each in shard.attempts]
+        add_sent(connection, self._lease.run, self._round, self._annotator, examples)
 
     def _update(self, shard: Shard, **values: Any) -> None:
         mine = (shards.c.run == self._lease.run) & (shards.c.hash == shard.hash)

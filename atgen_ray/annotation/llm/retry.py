@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import sqlalchemy as sa
 
 from atgen_ray.annotation.llm.prompts import JUDGED
+from atgen_ray.annotation.llm.request_totals import recount_requests
 from atgen_ray.config import StoppingConfig
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.store.events import enter_event
@@ -166,6 +167,7 @@ def _update(connection: sa.Connection, run: str, ids: Iterable[str], **values: s
     if rows:
         change = sa.update(requests).where(which).values(state="unanswered", **values)
         connection.execute(change, rows)
+        recount_requests(connection, run)
 
 
 def _forget_dead_letters(connection: sa.Connection, run: str, examples: Iterable[str]) -> None:

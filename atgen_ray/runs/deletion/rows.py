@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from atgen_ray.annotation.human.round_tasks import name_entry
 from atgen_ray.annotation.llm.prompts import JUDGED
+from atgen_ray.annotation.llm.request_totals import recount_requests
 from atgen_ray.core.money import to_nano
 from atgen_ray.core.records import DELETED
 from atgen_ray.runs.deletion.certificate import Certificate, Remaining, Removed
@@ -59,6 +60,7 @@ def purge_examples(
             _purge_tasks(connection, run, ids, redaction, out)
         _bury(journal, connection, run, ids, redaction, out)
     recount(connection, run)
+    recount_requests(connection, run)
 
 
 def _purge_labels(

@@ -298,9 +298,13 @@ def _check_labeled(journal: Journal, files: RunFiles, diagnosis: Diagnosis, deep
     if not deep and text.count("\n") == sum(count for at, count in counts if at <= last):
         return
     written = _read_rows(text)
-    labels = journal.annotations(files.run)
-    bought = {(label.id, label.annotator) for _, label in labels}
-    lost = [row for key, row in written.items() if key not in bought]
+    del text
+    stale = []
+    for at, label in journal.scan_annotations(files.run):
+        row = written.pop((label.id, label.annotator), {})
+        if at <= last and row.get("text") != label.text:
+            stale.append(label.id)
+    lost = [*written.values()]
     if lost:
         dollars = sum(row.get("dollars", 0.0) for row in lost)
         rounds = sorted({int(row.get("round", 0)) for row in lost})
@@ -317,11 +321,6 @@ def _check_labeled(journal: Journal, files: RunFiles, diagnosis: Diagnosis, deep
                 paths=(LABELED,),
             )
         )
-    stale = [
-        label.id
-        for at, label in labels
-        if at <= last and written.get((label.id, label.annotator), {}).get("text") != label.text
-    ]
     if done and stale:
         diagnosis.add(
             Finding(

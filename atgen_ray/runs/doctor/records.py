@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 
 from atgen_ray.annotation.llm.prompts import JUDGED
+from atgen_ray.annotation.llm.request_totals import has_wrong_sums
 from atgen_ray.core.money import NANO
 from atgen_ray.runs.doctor.finding import Diagnosis, Finding, name_some
 from atgen_ray.store.journal import Journal
@@ -20,6 +21,8 @@ from atgen_ray.store.tables import (
 from atgen_ray.store.totals import find_differences
 
 BACKUP = "restore a whole backup of the journal: rows of one transaction are not all there"
+
+RECOUNT = "--repair computes them anew"
 
 
 def check_records(journal: Journal, run: str, diagnosis: Diagnosis) -> None:
@@ -154,21 +157,26 @@ def _check_labels(connection: sa.Connection, run: str) -> list[Finding]:
 
 
 def _check_totals(connection: sa.Connection, run: str) -> list[Finding]:
+    found = []
+    if has_wrong_sums(connection, run):
+        what = "the sums of requests by round and state are not those of the requests"
+        found.append(Finding(run, "wrong-totals", what, RECOUNT, repairable=True))
     differences = find_differences(connection, run)
     if not differences:
-        return []
+        return found
     first = differences[0]
     scale = NANO if first.column in ("paid", "held", "inherited") else 1
     return [
+        *found,
         Finding(
             run,
             "wrong-totals",
             f"{len(differences)} totals are not the sums of labels and ledger; the first: "
             f"{first.column} of {first.annotator} in round {first.round} is "
             f"{first.kept / scale:g}, expected {first.counted / scale:g}",
-            "--repair computes them anew",
+            RECOUNT,
             repairable=True,
-        )
+        ),
     ]
 
 

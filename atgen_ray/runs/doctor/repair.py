@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
+from atgen_ray.annotation.llm.request_totals import recount_requests
 from atgen_ray.config.loading import parse_config, renew_config
 from atgen_ray.runs.doctor.files import LABELED
 from atgen_ray.runs.doctor.finding import Finding
@@ -73,5 +74,6 @@ def _repair_run(
     if "wrong-totals" in kinds:
         with journal.leased_transaction(lease) as connection:
             recount(connection, lease.run)
+            recount_requests(connection, lease.run)
         done.append("totals computed anew")
     return done

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from atgen_ray.core.names import NAME_PATTERN
+from atgen_ray.runs.queries import DEAD_LETTERS
 from atgen_ray.serving.auditing import note
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.openapi import describe_files, describe_text
@@ -51,7 +52,10 @@ class RunViewBody(RunBody):
     message: str
     metrics: list[dict[str, Any]]
     events: list[dict[str, Any]]
-    dead_letters: list[dict[str, Any]]
+    dead_letters: list[dict[str, Any]] = Field(
+        description=f"The first {DEAD_LETTERS:,}: round, id, step, reason"
+    )
+    dead_letter_count: int = Field(description="Number of all dead letters")
     annotation: dict[str, Any] = Field(
         description="Requests of annotating models by state, their batches under way, dollars "
         "paid, held and inherited"
