@@ -27,8 +27,9 @@ from atgen_ray.config.annotators.paid_models import (
 )
 from atgen_ray.config.annotators.people import EmailConfig, HumanAnnotatorConfig, NoticeConfig
 from atgen_ray.config.data import DataConfig, DuplicatesConfig, PromptConfig, Shot
+from atgen_ray.config.embedding import EmbeddingConfig
 from atgen_ray.config.evaluation import EvaluationConfig, GainConfig, PlateauConfig, StoppingConfig
-from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
+from atgen_ray.config.model import EngineConfig, ModelConfig
 from atgen_ray.config.run import RunConfig, read_source
 from atgen_ray.config.selection import FirstBatchConfig, SelectionConfig, ShortlistConfig
 from atgen_ray.config.service import LimitsConfig, ReplicaConfig, ServiceConfig

@@ -20,7 +20,6 @@ from atgen_ray.annotation import cost_estimate as annotation
 from atgen_ray.annotation.cost_estimate import check_budget, estimate_annotation, estimate_judge
 from atgen_ray.annotation.disclosure import find_remote_notes, find_remote_warnings
 from atgen_ray.config import RunConfig
-from atgen_ray.config.selection import add_needs
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.machine import machine
 from atgen_ray.core.records import DeadLetter
@@ -36,7 +35,6 @@ from atgen_ray.preflight import (
 )
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import is_private, quieten_ray_data, run_session
-from atgen_ray.selection import find_needs
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import Journal, open_journal
 
@@ -67,7 +65,11 @@ def plan_run(
     problems = find_problems(config, "run", inputs, cluster)
     if inputs.problems:
         raise_problems([*inputs.problems, *problems])
-    here = inputs.pool is not None and (inputs.test is not None or config.data.test is None)
+    here = (
+        inputs.pool is not None
+        and (inputs.test is not None or config.data.test is None)
+        and (inputs.target is not None or config.data.target is None)
+    )
     if here and not cluster:
         return _plan(config, inputs.pool, inputs.test, problems)
 
@@ -86,6 +88,8 @@ def plan_within_ray(config: RunConfig, problems: Sequence[str] = ()) -> dict[str
     seed = config.seed if config.data.seed is None else config.data.seed
     pool = build_split(config.data, config.prompt, "pool", seed)
     test = build_split(config.data, config.prompt, "test", seed) if config.data.test else None
+    if config.data.target:  # a mistake in it is to be told now
+        build_split(config.data, config.prompt, "target", seed)
     return _plan(config, pool, test, problems)
 
 
@@ -230,23 +234,19 @@ def estimate_work(
     selection = config.selection
     dev_fraction = config.evaluation.dev_fraction
     work = {
-        "embedding": pool if training.reweight else 0,
+        "embedding": pool if config.embeds else 0,
         "generation": 0,
         "training": 0,
         "evaluation": test * (config.evaluation.zero_shot + bool(config.evaluation.few_shot)),
     }
     for index, count in enumerate(labels):
-        needs = find_needs(*selection.choose_strategy(index + 1))
-        needs = add_needs(needs, selection.shortlist)
-        if needs & MODEL:
+        if config.list_needs(index + 1) & MODEL:
             # The model answers the candidates, or with a shortlist only its examples.
             left = selectable - (labels[index - 1] if index else 0)
             seen = min(left, selection.candidates or left)
             if selection.shortlist:
                 seen = min(seen, selection.shortlist.count)
             work["generation"] += seen
-        if "embeddings" in needs:
-            work["embedding"] = pool
         dev = round(count * dev_fraction)
         work["evaluation"] += test + dev
         batches = math.ceil(max(1, count - dev) / training.batch_size)

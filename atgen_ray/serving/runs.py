@@ -423,9 +423,11 @@ class RunManager:
             if isinstance(annotator, HumanAnnotatorConfig) and annotator.gold.file is not None:
                 check_location(annotator.gold.file, roots, f"{key}.gold.file")
         same_model = self._service.model is not None and model.id == self._service.model.id
-        moved = {"pool": check_location(data.pool, roots, "data.pool")}
-        if data.test is not None:
-            moved["test"] = check_location(data.test, roots, "data.test")
+        moved = {
+            key.removeprefix("data."): check_location(location, roots, key)
+            for key, location in data.locations.items()
+            if location is not None
+        }
         if data.path is not None:
             moved["path"] = check_location(data.path, roots, "data.path")
         for key, location in list_locations(config.evaluation):
