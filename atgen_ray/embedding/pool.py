@@ -232,8 +232,25 @@ def _read_contents(folder: RunFolder, paths: Sequence[str]) -> pa.ChunkedArray:
     return pa.concat_tables([schema, *tables])["content"].cast(HASHES)
 
 
+def scan_whitened(folder: RunFolder) -> Iterator[pa.Table]:
+    """Yield all vectors in the run's folder part by part, EMBEDDING_SCHEMA, whitened if the run
+    whitens.
+    """
+    import numpy as np
+
+    whitening = load_whitening(folder)
+    for path in folder.list(FOLDER):
+        for part in folder.scan_table(path):
+            if whitening is not None:
+                vectors = whitening.apply(read_vectors(part["embedding"]))
+                rows = [row if np.isfinite(row).all() else None for row in vectors]
+                if vectors.size:
+                    part = part.set_column(1, "embedding", pa.array(rows, pa.list_(pa.float32())))
+            yield part
+
+
 def read_embeddings(folder: RunFolder) -> pa.Table:
-    """Return all vectors in the run's folder, EMBEDDING_SCHEMA."""
+    """Return all vectors in the run's folder, EMBEDDING_SCHEMA, as the cache holds them."""
     tables = [folder.read_table(path) for path in folder.list(FOLDER)]
     return pa.concat_tables([EMBEDDING_SCHEMA.empty_table(), *tables])
 

@@ -6,6 +6,7 @@ of the view empty.
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +15,13 @@ import yaml
 
 from atgen_ray.config.selection import name_strategy
 from atgen_ray.core.records import DELETED, DeadLetter
+from atgen_ray.embedding import load_embeddings
+from atgen_ray.embedding.pool import FOLDER as EMBEDDINGS
+from atgen_ray.embedding.pool import TARGET, scan_whitened
 from atgen_ray.reporting.diagnostics import PoolMap, Query, RoundDiagnostics, diagnose_rounds
 from atgen_ray.reporting.examples import build_examples, read_scores
 from atgen_ray.reporting.run_view import Estimate, Pick, PlanView, RoundView, RunView, TrainingView
+from atgen_ray.reporting.target_coverage import TargetCoverage, measure_coverage
 from atgen_ray.selection import read_bound
 from atgen_ray.store.layout import ATTEMPTS, round_folder
 from atgen_ray.store.run_folder import RunFolder
@@ -61,6 +66,7 @@ def collect_run(
         if selection and folder.exists("pool.parquet")
         else (None, {})
     )
+    coverage = _measure_target(folder, selections) if diagnostics else {}
     test = (
         folder.read_table("test.parquet", ["id", "text"]) if folder.exists("test.parquet") else None
     )
@@ -80,6 +86,7 @@ def collect_run(
                 config,
                 diagnostics,
                 (stale or {}).get(number, 0),
+                coverage.get(number),
             )
         )
     metric = choose_metric([name for view in views for name in view.metrics], config)
@@ -203,12 +210,25 @@ def _diagnose(
     def scan(*columns: str) -> Iterator[pa.Table]:
         return folder.scan_table("pool.parquet", columns)
 
-    return diagnose_rounds(scan, queries, _read_embeddings(folder), action == "exclude")
+    return diagnose_rounds(scan, queries, scan_whitened(folder), action == "exclude")
 
 
-def _read_embeddings(folder: RunFolder) -> Iterator[pa.Table]:
-    for path in folder.list("embeddings"):
-        yield from folder.scan_table(path)
+def _measure_target(
+    folder: RunFolder, selections: dict[int, list[Row]]
+) -> dict[int, TargetCoverage]:
+    """Return how much of the target the picks cover after each round; nothing without a target."""
+    if not folder.exists(TARGET) or not folder.list(EMBEDDINGS):
+        return {}
+    target = folder.read_table(TARGET, ["content"])["content"].to_pylist()
+    picks = {number: [row["id"] for row in rows] for number, rows in selections.items()}
+
+    def scan(*columns: str) -> Iterator[pa.Table]:
+        return folder.scan_table("pool.parquet", columns)
+
+    try:
+        return measure_coverage(target, picks, scan, partial(load_embeddings, folder))
+    except KeyError:  # the embedding is under way, or examples were deleted since
+        return {}
 
 
 def _read_texts(table: pa.Table | None, ids: set[str]) -> dict[str, str]:
@@ -254,6 +274,7 @@ def _build_round(
     config: Row,
     diagnostics: dict[int, RoundDiagnostics],
     stale: int,
+    target: TargetCoverage | None,
 ) -> RoundView:
     row = row or {}
     training = _read_json(folder, _in_round(number, "training.json"), None)
@@ -269,6 +290,7 @@ def _build_round(
         picks=picks,
         training=training and _read_training(training),
         diagnostics=diagnostics.get(number),
+        target=target,
         stale=stale,
         bound=_read_bound(folder, number) if picked else None,
         few_shot=_read_estimates(row.get("few_shot_metrics")),
