@@ -234,13 +234,16 @@ def estimate_work(
     selection = config.selection
     dev_fraction = config.evaluation.dev_fraction
     work = {
-        "embedding": pool if config.embeds else 0,
+        "embedding": pool if training.reweight or config.data.target else 0,
         "generation": 0,
         "training": 0,
         "evaluation": test * (config.evaluation.zero_shot + bool(config.evaluation.few_shot)),
     }
     for index, count in enumerate(labels):
-        if config.list_needs(index + 1) & MODEL:
+        needs = config.list_needs(index + 1)
+        if needs & {"embeddings", "target"}:
+            work["embedding"] = pool
+        if needs & MODEL:
             # The model answers the candidates, or with a shortlist only its examples.
             left = selectable - (labels[index - 1] if index else 0)
             seen = min(left, selection.candidates or left)

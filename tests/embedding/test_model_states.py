@@ -1,6 +1,7 @@
 """Hidden states of the target model as vectors: those of transformers, and no more work than that."""
 
 import json
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,27 @@ def make_space(model: str, prompt: PromptConfig | None = None, **embedding: Any)
     )
 
 
-def read_states(model: str, tokens: list[int], layer: int) -> np.ndarray:
-    """States of all tokens after `layer`, as transformers gives them; the last is normalised."""
+@cache
+def load(model: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+
+
+def read_states(model: str, tokens: list[int], layer: int) -> np.ndarray:
+    """States of all tokens after `layer`, as transformers gives them; the last is normalised."""
+    import torch
+
     with torch.inference_mode():
-        output = loaded(input_ids=torch.tensor([tokens]), output_hidden_states=True)
+        output = load(model)(input_ids=torch.tensor([tokens]), output_hidden_states=True)
     states: np.ndarray = output.hidden_states[layer][0].numpy()
     return states
 
 
-@pytest.mark.parametrize("render", ["prompt", "plain"])
-@pytest.mark.parametrize("position", ["last", "mean", "weighted"])
+@pytest.mark.parametrize(
+    ("render", "position"), [("prompt", "last"), ("plain", "mean"), ("prompt", "weighted")]
+)
 def test_vectors_are_the_states_of_transformers(
     tiny_model: str, render: str, position: str
 ) -> None:
