@@ -1,6 +1,6 @@
 """How many kinds of question a batch covers, by the space in which it is selected.
 
-    python benchmarks/spaces.py SOURCE [--rows 1000] [--pools 3] [--count 48] [--layers 0.5]
+    python benchmarks/spaces.py SOURCE [--rows 1000] [--pools 3] [--count 48] [--only PART]
 
 SOURCE is bigbench_qa_wikidata.jsonl (Apache-2.0): beginnings of facts whose kinds ("The native
 language of ...") lie in a long tail. Each pool is a random draw of the rows as they come. A batch
@@ -79,6 +79,9 @@ def main() -> None:
     parser.add_argument(
         "--layers", type=float, nargs="+", default=[0.5], help="layers of the model", metavar="L"
     )
+    parser.add_argument(
+        "--only", default="", help="spaces whose name holds this, as 'last token'", metavar="PART"
+    )
     args = parser.parse_args()
     lines = args.source.read_text(encoding="utf-8").splitlines()
     texts = list(dict.fromkeys(json.loads(line)["context"] for line in lines))
@@ -103,6 +106,8 @@ def main() -> None:
     print(f"| random choice | | {np.mean(drawn):.1f} | {np.mean(drawn):.1f} | |", flush=True)
     model = ModelConfig(id=MODEL)
     for name, settings in list_spaces(args.layers):
+        if args.only not in name:
+            continue
         space = EmbeddingSpace(EmbeddingConfig(**settings), model, PromptConfig())
         started = time.process_time()
         vectors = embed_texts(space.build_encoder(1), [texts[row] for row in read])

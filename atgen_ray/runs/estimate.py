@@ -71,12 +71,12 @@ def plan_run(
         and (inputs.target is not None or config.data.target is None)
     )
     if here and not cluster:
-        return _plan(config, inputs.pool, inputs.test, problems)
+        return _plan(config, inputs.pool, inputs.test, inputs.target, problems)
 
     with run_session(), watch_waiting(tell):
         problems += find_cluster_problems(config) if cluster else []
         if here:
-            return _plan(config, inputs.pool, inputs.test, problems)
+            return _plan(config, inputs.pool, inputs.test, inputs.target, problems)
         return plan_within_ray(config, problems)
 
 
@@ -88,13 +88,17 @@ def plan_within_ray(config: RunConfig, problems: Sequence[str] = ()) -> dict[str
     seed = config.seed if config.data.seed is None else config.data.seed
     pool = build_split(config.data, config.prompt, "pool", seed)
     test = build_split(config.data, config.prompt, "test", seed) if config.data.test else None
-    if config.data.target:  # a mistake in it is to be told now
-        build_split(config.data, config.prompt, "target", seed)
-    return _plan(config, pool, test, problems)
+    wanted = config.data.target
+    target = build_split(config.data, config.prompt, "target", seed) if wanted else None
+    return _plan(config, pool, test, target, problems)
 
 
 def _plan(
-    config: RunConfig, pool: "Split | None", test: "Split | None", problems: Sequence[str]
+    config: RunConfig,
+    pool: "Split | None",
+    test: "Split | None",
+    target: "Split | None",
+    problems: Sequence[str],
 ) -> dict[str, Any]:
     """Return the plan for splits that have been read."""
     if pool is None:
@@ -103,6 +107,7 @@ def _plan(
     dead = [
         *pool.dead,
         *(test.dead if test else ()),
+        *(target.dead if target else ()),
         *(DeadLetter(id_, "pool", LEAKED) for id_ in leaked),
     ]
     rows = test.examples.num_rows if test else 0
@@ -113,6 +118,7 @@ def _plan(
     read = {
         "rows_without_use": len(pool.dead) + len(leaked),
         "test_rows": rows,
+        **({"target_rows": target.examples.num_rows} if target else {}),
         "dead_letters": [
             f"{dead_letter.id}: {dead_letter.reason}" for dead_letter in dead[:DEAD_LETTERS]
         ],
