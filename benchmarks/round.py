@@ -35,7 +35,7 @@ from atgen_ray.config.loading import load_config
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.core.stored import Stored, at_path
 from atgen_ray.data import build_split
-from atgen_ray.embedding import embed_pool
+from atgen_ray.embedding import EmbeddingSpace, embed_pool
 from atgen_ray.embedding.encoder import Encoder
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.transformers_engine import TransformersEngine, TransformersWorker
@@ -97,7 +97,7 @@ def measure(
     steps: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         "embedding": (
             lambda: Encoder(config.embedding, threads)(pool),
-            lambda: embed_pool(run, config.embedding, quiet),
+            lambda: embed_pool(run, EmbeddingSpace.of(config), quiet),
         ),
         "generation": (
             lambda: TransformersWorker(model, prompt, request, None, config.engine)(batch),

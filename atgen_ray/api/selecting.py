@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from atgen_ray.config import RunConfig
     from atgen_ray.core.stored import Stored
     from atgen_ray.runs.leased_run import Snapshot
+    from atgen_ray.selection import Embeddings
 
 LONGEST_NAME = 63
 
@@ -116,6 +117,7 @@ def select_examples(
     strategy: str = "huds",
     parameters: Mapping[str, Any] | None = None,
     labeled: "Iterable[Mapping[str, Any]] | pd.DataFrame" = (),
+    target: "Iterable[str | Mapping[str, Any]] | pd.DataFrame" = (),
     config: ConfigSource | None = None,
     adapter: Location | None = None,
     seed: int = 0,
@@ -127,12 +129,15 @@ def select_examples(
 
     Args:
         examples: texts, or mappings (or a DataFrame) with `text` and maybe `id`; without ids the
-            example at place 0 is called "0".
+            example at place 0 is called "0". Their other keys are columns, for strategies that
+            look at them.
         count: how many to select.
         strategy: its name; `atgen-ray config explain` lists all.
         parameters: of the strategy.
         labeled: examples that have their label already: mappings (or a DataFrame) with `id`,
             `text`, and `label` for strategies that look at labels. They are not selected.
+        target: prompts of the use in mind, given like `examples`, for strategies that pick for a
+            target.
         config: where the strategy needs them, the sections `model`, `prompt`, `engine` and
             `embedding` of this file, preset, mapping or `RunConfig`; only these are looked at.
         adapter: folder of an adapter of the model; default: the untuned model.
@@ -151,7 +156,7 @@ def select_examples(
         texts = ["how to bake bread", "bread recipes", "fix a bike"]
         atgen_ray.select_examples(texts, 2, strategy="ngf_smp")
     """
-    from atgen_ray.selection import Embeddings, find_needs, select_batch
+    from atgen_ray.selection import find_needs, select_batch
 
     _check_count(count)
     needs = find_needs(strategy, parameters or {})
@@ -166,15 +171,19 @@ def select_examples(
         raise UserError(
             f"strategy '{strategy}' looks at labels, expected `label` in every row of labeled"
         )
+    prompts = [row["text"] for row in _read_examples(target, "target")]
+    if "target" in needs and not prompts:
+        raise UserError(f"strategy '{strategy}' picks for a target, expected `target` with prompts")
     settings = _read_sections(config, strategy, needs, seed)
     texts = {row["id"]: row["text"] for row in [*known.values(), *pool]}
     with Steps(open_screen(progress)) as steps:
-        features = embeddings = None
+        features = None
+        embeddings = wanted = None
         if needs & {"generations", "samples", "states"}:
             tuned = None if adapter is None else find_adapter(adapter)
             features = _ask_model(settings, sorted(open_ids), texts, needs, tuned, steps)
-        if "embeddings" in needs:
-            embeddings = Embeddings(list(texts), _embed(settings, list(texts.values()), steps))
+        if needs & {"embeddings", "target"}:
+            embeddings, wanted = _embed(settings, texts, prompts, steps)
         picks = select_batch(
             strategy,
             parameters or {},
@@ -185,6 +194,8 @@ def select_examples(
             features=features,
             texts=texts,
             labels=labels,
+            target=wanted,
+            fields={row["id"]: row for row in pool},
             seed=seed,
         )
     found = [
@@ -232,7 +243,10 @@ def _read_sections(
         tree = tree.model_dump()
     if not isinstance(tree, Mapping):
         return resolve(tree)
-    if not tree.get("model") and set(needs) & {"generations", "samples", "states"}:
+    read = {"generations", "samples", "states"}
+    if dict(tree.get("embedding") or {}).get("source") == "model":
+        read |= {"embeddings", "target"}  # they are the model's states
+    if not tree.get("model") and set(needs) & read:
         raise UserError(
             f"strategy '{strategy}' looks at the model's outputs, expected config with a section "
             f"`model`"
@@ -268,16 +282,29 @@ def _ask_model(
         return append_states(features, examples, model, prompt, engine, adapter, progress)
 
 
-def _embed(config: "RunConfig", texts: list[str], steps: Steps) -> Any:
-    """Compute vectors of `texts` in this process."""
-    from atgen_ray.embedding.encoder import PART_ROWS, Encoder, embed_texts
+def _embed(
+    config: "RunConfig", texts: Mapping[str, str], target: list[str], steps: Steps
+) -> "tuple[Embeddings, Embeddings]":
+    """Compute vectors of `texts`, by id, and of the `target` in this process, whitened by those of
+    `texts`.
+    """
+    from atgen_ray.embedding import EmbeddingSpace, fit_whitening
+    from atgen_ray.embedding.encoder import PART_ROWS, embed_texts
     from atgen_ray.ray_runtime.hardware import count_threads
+    from atgen_ray.selection import Embeddings
 
     progress, done = steps.start("embedding"), 0
+    everything = [*texts.values(), *target]
 
     def note() -> None:
         nonlocal done
-        progress(min(done, len(texts)), len(texts))
+        progress(min(done, len(everything)), len(everything))
         done += PART_ROWS
 
-    return embed_texts(Encoder(config.embedding, count_threads(1, None)), texts, note)
+    encoder = EmbeddingSpace.of(config).build_encoder(count_threads(1, None))
+    vectors = embed_texts(encoder, everything, note)
+    whitening = fit_whitening(vectors[: len(texts)], config.embedding.whitening)
+    if whitening is not None:
+        vectors = whitening.apply(vectors)
+    places = [f"{at:09d}" for at in range(len(target))]
+    return Embeddings(list(texts), vectors[: len(texts)]), Embeddings(places, vectors[len(texts) :])

@@ -27,8 +27,9 @@ from atgen_ray.config.annotators.paid_models import (
 )
 from atgen_ray.config.annotators.people import HumanAnnotatorConfig
 from atgen_ray.config.data import DataConfig, DuplicatesConfig, PromptConfig, Shot
+from atgen_ray.config.embedding import EmbeddingConfig
 from atgen_ray.config.evaluation import EvaluationConfig, GainConfig, PlateauConfig, StoppingConfig
-from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
+from atgen_ray.config.model import EngineConfig, ModelConfig
 from atgen_ray.config.notifications import (
     ChannelsConfig,
     EmailConfig,

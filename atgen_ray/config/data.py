@@ -37,13 +37,20 @@ class DataConfig(Section):
     test: str | None = Field(
         None, description="Test examples with answers, given like `pool`; null: no test split"
     )
+    target: str | None = Field(
+        None,
+        description="Prompts of the use in mind, without answers, given like `pool`: a handful to "
+        "thousands. Strategies with a target pick for them, and the report says how much of them "
+        "the labels cover; null: no target",
+    )
     format: Literal["auto", "jsonl", "csv", "parquet", "saved", "huggingface"] = Field(
         "auto",
         description="auto goes by the file names; saved is a folder made by datasets.save_to_disk",
     )
     path: str | None = Field(
         None,
-        description="Folder that holds the dataset instead of what `pool` and `test` name: made "
+        description="Folder that holds the dataset instead of what `pool`, `test` and `target` "
+        "name: made "
         "by save_to_disk, or with files named by their splits (train.jsonl, test.csv, "
         "train-00000-of-00001.parquet)",
     )
@@ -58,6 +65,9 @@ class DataConfig(Section):
     )
     test_split: str = Field(
         "test", description="Split that is the test set, given like `pool_split`"
+    )
+    target_split: str = Field(
+        "train", description="Split that is the target, given like `pool_split`"
     )
     input: str = Field(
         "input", description="Column of the input; dots reach into nested columns: paper.abstract"
@@ -96,6 +106,11 @@ class DataConfig(Section):
         "share it",
     )
     duplicates: DuplicatesConfig = Field(default_factory=DuplicatesConfig)
+
+    @property
+    def locations(self) -> dict[str, str | None]:
+        """Return by key where the splits are."""
+        return {"data.pool": self.pool, "data.test": self.test, "data.target": self.target}
 
     @model_validator(mode="after")
     def _hides_answers(self) -> "DataConfig":
@@ -149,13 +164,14 @@ class PromptConfig(Section):
 
 
 def check_named_files(data: DataConfig) -> None:
-    """Check that each plain file name in data.pool and data.test is that of an existing file.
+    """Check that each plain file name in data.pool, data.test and data.target is that of an
+    existing file.
 
     Raises:
         UserError: with a line for each that is not, and the nearest file beside it.
     """
     lines = []
-    for key, location in (("data.pool", data.pool), ("data.test", data.test)):
+    for key, location in data.locations.items():
         if (
             data.path is not None
             or location is None

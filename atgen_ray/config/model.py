@@ -1,6 +1,4 @@
-"""Sections of the configuration for models: the target model, its engine and the sentence
-encoder.
-"""
+"""Sections of the configuration for models: the target model and its engine."""
 
 import math
 from typing import Literal, Self
@@ -134,20 +132,3 @@ class EngineConfig(Section):
         listed = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
         hint = nearest(name, known)
         raise ValueError(f"is {name!r}, expected {listed}{hint if 'did you mean' in hint else ''}")
-
-
-class EmbeddingConfig(Section):
-    """The sentence encoder behind diversity."""
-
-    model: str = Field(
-        "sentence-transformers/all-MiniLM-L6-v2", description="Encoder, given like model.id"
-    )
-    workers: Changeable[PositiveInt] = Field(1, description="Encoder replicas")
-    gpus_per_worker: Changeable[NonNegativeFloat] = Field(
-        1.0, description="GPUs of a replica, where the cluster has them"
-    )
-    batch_size: Changeable[PositiveInt] = Field(64, description="Texts in one batch")
-    max_tokens: PositiveInt = Field(256, description="Texts are cut to this many tokens")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16 is faster on recent CPUs"
-    )

@@ -20,7 +20,7 @@ Row = dict[str, str]
 # What most runs set, by group; the form of a new run has a field for each.
 EVERYDAY = {
     "Run": ["name", "seed"],
-    "Data": ["data.pool", "data.test", "data.input", "data.references"],
+    "Data": ["data.pool", "data.test", "data.target", "data.input", "data.references"],
     "Task and model": [
         "prompt.system",
         "prompt.template",

@@ -22,16 +22,18 @@ from atgen_ray.config.annotators.language_models import LLMAnnotatorConfig
 from atgen_ray.config.annotators.paid_models import RemoteAnnotatorConfig
 from atgen_ray.config.annotators.people import HumanAnnotatorConfig
 from atgen_ray.config.data import DataConfig, PromptConfig
+from atgen_ray.config.embedding import EmbeddingConfig
 from atgen_ray.config.evaluation import EvaluationConfig, StoppingConfig
-from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
+from atgen_ray.config.model import EngineConfig, ModelConfig
 from atgen_ray.config.notifications import NotifyConfig
 from atgen_ray.config.plugins import name_annotator
-from atgen_ray.config.selection import SelectionConfig
+from atgen_ray.config.selection import SelectionConfig, add_needs
 from atgen_ray.config.training import TrainingConfig
 from atgen_ray.core.errors import nearest
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.core.schema import Changeable, Section
 from atgen_ray.evaluation import METRICS, find_lack
+from atgen_ray.selection import Need, find_needs
 
 SOURCE_PATTERN = re.compile(rf"{NAME_PATTERN.pattern}(:[1-9][0-9]{{0,5}})?")
 
@@ -89,6 +91,20 @@ class RunConfig(Section):
     def rounds(self) -> int:
         """Return the largest number of rounds."""
         return 1 if self.is_design else self.stopping.rounds
+
+    def list_needs(self, round: int) -> frozenset[Need]:
+        """Return the inputs that the strategy of `round` needs, and its shortlist if it has one."""
+        needs = find_needs(*self.selection.choose_strategy(round))
+        return add_needs(needs, self.selection.shortlist)
+
+    @property
+    def embeds(self) -> bool:
+        """Return whether the run embeds its pool: for a strategy, for the weighting of labels, or
+        to say how much of the target is covered.
+        """
+        needs = self.list_needs(1) | self.list_needs(2)  # of the first round, of later ones
+        wanted = bool(needs & {"embeddings", "target"}) or self.data.target is not None
+        return wanted or self.training.reweight is not None
 
     def count_picks(self, round: int) -> int:
         """Return how many examples `round` asks for, before any budget."""
@@ -202,6 +218,26 @@ class RunConfig(Section):
             )
         if isinstance(annotator, RemoteAnnotatorConfig):
             find_price(annotator, key)
+
+    @model_validator(mode="after")
+    def _target_is_given(self) -> "RunConfig":
+        if self.data.target is not None:
+            return self
+        selection = self.selection
+        named = {
+            "selection": (selection.strategy, selection.parameters),
+            "selection.first": (selection.first.strategy, selection.first.parameters),
+        }
+        if selection.shortlist is not None:
+            shortlist = selection.shortlist
+            named["selection.shortlist"] = (shortlist.strategy, shortlist.parameters)
+        for key, (name, parameters) in named.items():
+            if name is not None and "target" in find_needs(name, parameters):
+                raise ValueError(
+                    f"{key}.strategy is '{name}', which picks for a target, expected data.target: "
+                    f"a file with prompts of the use in mind"
+                )
+        return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "RunConfig":

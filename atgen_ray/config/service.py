@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 
 from atgen_ray.config.data import PromptConfig
-from atgen_ray.config.model import EmbeddingConfig, EngineConfig, ModelConfig
+from atgen_ray.config.embedding import EmbeddingConfig
+from atgen_ray.config.model import EngineConfig, ModelConfig
 from atgen_ray.config.plugins import BACKENDS
 from atgen_ray.core.schema import Section
 

@@ -28,9 +28,9 @@ DELETED = "deleted"  # step of the dead letter of an example, or of a label, tha
 # gold.parquet: opened by the dataset annotator and the evaluator only.
 GOLD_SCHEMA = pa.schema([("id", pa.string()), ("references", pa.list_(pa.string()))])
 
-# context.parquet, where data.context names columns or people label: what people see beside an
-# input, as a JSON object of texts by column, and the short columns of the row without its answers,
-# as a JSON object too.
+# context.parquet, where data.context names columns, people label or a strategy reads columns: what
+# people see beside an input, as a JSON object of texts by column, and the short columns of the row
+# without its answers, as a JSON object too.
 CONTEXT_SCHEMA = pa.schema([("id", pa.string()), ("context", pa.string()), ("fields", pa.string())])
 
 # rounds/NNN/features.parquet: one generation pass over the candidates.

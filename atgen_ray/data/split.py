@@ -22,7 +22,7 @@ from atgen_ray.data.filled_rows import FilledRows, Mask, fill_source, mark_dupli
 from atgen_ray.data.rows import RowPlan
 from atgen_ray.models.user_template import check_template
 
-SplitName = Literal["pool", "test"]
+SplitName = Literal["pool", "test", "target"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def build_split(
     seed: int,
     progress: Progress | None = None,
 ) -> Split:
-    """Read data.pool or data.test whole; see `open_split`.
+    """Read data.pool, data.test or data.target whole; see `open_split`.
 
     Example:
         split = build_split(config.data, config.prompt, "pool", seed=config.seed)
@@ -133,13 +133,14 @@ def open_split(
     progress: Progress | None = None,
     fields: bool = False,
 ) -> SplitReader:
-    """Read data.pool or data.test, through Ray Data or inside `reading_in_process` in this process.
+    """Read data.pool, data.test or data.target, through Ray Data or inside `reading_in_process` in
+    this process.
 
-    Ids are hashes of the split, the text and the source row; `limit` keeps a subset that depends
-    on `seed` and the source rows alone. Near-duplicates are marked in the pool only, among the
-    rows kept. A row of the test set needs a reference, a row of the pool does not. `progress` is
-    called with the rows read so far, as both numbers: a text file does not tell how many it
-    holds. With `fields` the short columns of the rows are kept too, without the answers.
+    Ids are hashes of the split, the text and the source row; `limit` keeps a subset that depends on
+    `seed` and the source rows alone. Near-duplicates are marked in the pool only, among the rows
+    kept. A row of the test set needs a reference, others do not; those of the target have none.
+    `progress` is called with the rows read so far, as both numbers: a text file does not tell how
+    many it holds. With `fields` the short columns of the rows are kept too, without the answers.
 
     Raises:
         UserError: the location does not exist, a configured column or variable exists in no row, or
@@ -147,13 +148,13 @@ def open_split(
     """
     from atgen_ray.data.sources import open_source, parse_split
 
-    location = data.pool if split == "pool" else data.test
+    location = data.locations[f"data.{split}"]
     if location is None:
-        raise UserError("data.test is null, expected the location of the test set")
+        what = {"test": "the test set"}.get(split, f"the {split}")
+        raise UserError(f"data.{split} is null, expected the location of {what}")
+    asked = {"pool": data.pool_split, "test": data.test_split, "target": data.target_split}[split]
     plan = replace(_plan_rows(data, prompt, split), fields=fields)
-    name, part = parse_split(
-        data.pool_split if split == "pool" else data.test_split, f"data.{split}_split"
-    )
+    name, part = parse_split(asked, f"data.{split}_split")
     source = open_source(data, f"data.{split}", location, name)
     rows = fill_source(source, plan, f"data.{split} is '{location}'", progress)
     survey = _Survey()
@@ -163,7 +164,6 @@ def open_split(
 
     inside = range(*part.indices(survey.rows))
     if not inside:
-        asked = data.pool_split if split == "pool" else data.test_split
         raise UserError(
             f"data.{split}_split is '{asked}', but '{location}' has {survey.rows} rows, none of "
             f"them there"
@@ -181,8 +181,11 @@ def open_split(
             f"data.{split} is '{location}', of which no row that is asked for is usable; the "
             f"first: {dead[0].reason}"
         )
-    merged = _merge_repeats(rows, kept) if data.merge_repeats else {}
-    _draw(kept, data.limit if split == "pool" else data.test_limit, f"{seed}/{split}")
+    # A prompt that comes twice in the target counts twice, as in the traffic it stands for.
+    merges = data.merge_repeats and split != "target"
+    merged = _merge_repeats(rows, kept) if merges else {}
+    limit = {"pool": data.limit, "test": data.test_limit}.get(split)
+    _draw(kept, limit, f"{seed}/{split}")
     duplicates = (np.empty(0, np.int64), np.empty(0, np.int64))
     if plan.signed:
         duplicates = mark_duplicates(rows, kept, data.duplicates.threshold, progress)
@@ -199,7 +202,7 @@ def overlap(pool: pa.Table, test: pa.Table) -> list[str]:
 
 def _plan_rows(data: DataConfig, prompt: PromptConfig, split: SplitName) -> RowPlan:
     """Return what to take from every row of the split."""
-    references = data.references
+    references = None if split == "target" else data.references
     if split == "test" and data.test_references is not None:
         references = data.test_references
     if split == "test" and not references:
@@ -218,7 +221,7 @@ def _plan_rows(data: DataConfig, prompt: PromptConfig, split: SplitName) -> RowP
         prompt.template,
         split == "test",
         signed,
-        data.reference_template,
+        None if split == "target" else data.reference_template,
         tuple(data.context) if split == "pool" else (),
     )
 

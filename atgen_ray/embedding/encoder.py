@@ -57,7 +57,9 @@ class Encoder:
 
 
 def embed_texts(
-    encoder: Encoder, texts: Sequence[str], check: Callable[[], Any] = lambda: None
+    encoder: Callable[[pa.Table], pa.Table],
+    texts: Sequence[str],
+    check: Callable[[], Any] = lambda: None,
 ) -> "npt.NDArray[np.float32]":
     """Return vectors of `texts` in their order, (n, d); a row is NaN if its vector is not finite.
 

@@ -55,10 +55,12 @@ def run_checks(checks: Iterable[Check], setting: Setting) -> list[str]:
 
 def list_models(setting: Setting) -> Iterator[tuple[str, ModelConfig, EngineConfig]]:
     """Yield every language model that the run loads, with its key: the target model, and those of
-    annotators and judges. A selection alone loads the target model if its strategy reads it.
+    annotators and judges. A selection alone loads the target model if its strategy reads it, or the
+    embeddings are its states.
     """
     config = setting.config
-    if setting.trains or config.selection.reads_model(1):
+    states = config.embeds and config.embedding.source == "model"
+    if setting.trains or states or config.selection.reads_model(1):
         yield "model", config.model, config.engine
     if not setting.trains:
         return

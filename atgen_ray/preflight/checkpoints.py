@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from atgen_ray.config import EngineConfig, ModelConfig, RunConfig
-from atgen_ray.config.selection import add_needs
 from atgen_ray.core.checkpoints import (
     explain_pickle,
     find_pickle,
@@ -20,11 +19,11 @@ from atgen_ray.core.checkpoints import (
     resolve_checkpoint,
 )
 from atgen_ray.core.errors import UserError
+from atgen_ray.embedding.model_states import choose_layer
 from atgen_ray.engines.choice import choose_backend
 from atgen_ray.evaluation.metrics.alignscore import find_weights
 from atgen_ray.evaluation.model_settings import BARTScoreConfig, BERTScoreConfig
 from atgen_ray.preflight.check import Setting, list_models
-from atgen_ray.selection import find_needs
 
 # Head sizes for which vLLM's attention on a CPU has kernels; on a GPU any multiple of 8 will do.
 CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -147,8 +146,11 @@ def find_length_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str) -
 
 
 def check_encoder(setting: Setting) -> Iterator[str]:
-    """Check the encoder, if a strategy or the weighting of labels needs embeddings."""
-    if not needs_encoder(setting.config):
+    """Check the encoder, or the layer of the target model in its place, if the run embeds."""
+    if not setting.config.embeds:
+        return
+    if setting.config.embedding.source == "model":
+        yield from _find_layer_mistakes(setting.config)
         return
     name = setting.config.embedding.model
     try:
@@ -157,6 +159,17 @@ def check_encoder(setting: Setting) -> Iterator[str]:
         yield f"{error}; {OFFLINE_ENCODER}"
         return
     yield from _find_weight_mistakes(checkpoint, f"embedding.model is '{name}'")
+
+
+def _find_layer_mistakes(config: RunConfig) -> Iterator[str]:
+    model = config.model
+    try:
+        checkpoint = inspect_checkpoint(model.id, "model.id", model.revision)
+    except UserError:
+        return  # `check_models` says so
+    layers = checkpoint.text_config.get("num_hidden_layers")
+    if isinstance(layers, int):
+        yield from _message_of(lambda: choose_layer(config.embedding.layer, layers, model.id))
 
 
 def check_metric_models(setting: Setting) -> Iterator[str]:
@@ -216,14 +229,6 @@ def _message_of(look: Callable[[], object]) -> Iterator[str]:
         look()
     except UserError as error:
         yield str(error)
-
-
-def needs_encoder(config: RunConfig) -> bool:
-    """Return whether the run embeds its pool."""
-    selection = config.selection
-    strategies = [selection.choose_strategy(round) for round in (1, 2)]  # of the first, of later
-    needs = [add_needs(find_needs(*strategy), selection.shortlist) for strategy in strategies]
-    return config.training.reweight is not None or any("embeddings" in each for each in needs)
 
 
 def inspect_checkpoint(name: str, key: str, revision: str | None = None) -> Checkpoint:

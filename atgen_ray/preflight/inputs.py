@@ -65,6 +65,11 @@ class Inputs:
         """Return the test set."""
         return None if self._data.test is None else self._read("test", self._data.test)
 
+    @cached_property
+    def target(self) -> Split | None:
+        """Return the target."""
+        return None if self._data.target is None else self._read("target", self._data.target)
+
     def _read(self, split: SplitName, location: str) -> Split | None:
         config = self._config
         seed = config.seed if config.data.seed is None else config.data.seed
@@ -115,7 +120,7 @@ def find_data_files(data: DataConfig) -> dict[str, tuple[str, str]]:
     Raises:
         UserError: a package that is not installed, or without such a file.
     """
-    named = {"data.pool": data.pool, "data.test": data.test}
+    named = data.locations
     if data.path is not None:
         named = {"data.path": data.path}
     found = {}
@@ -149,8 +154,8 @@ def _is_here(path: str) -> bool:
 
 
 def check_data(setting: Setting, inputs: Inputs) -> Iterator[str]:
-    """Check the files, columns and template of the pool and of the test set."""
-    _ = inputs.pool, inputs.test  # reading them fills `problems`
+    """Check the files, columns and template of the pool, the test set and the target."""
+    _ = inputs.pool, inputs.test, inputs.target  # reading them fills `problems`
     yield from inputs.problems
 
 

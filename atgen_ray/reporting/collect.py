@@ -7,6 +7,7 @@ of the view empty.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,9 @@ import yaml
 
 from atgen_ray.config.selection import name_strategy
 from atgen_ray.core.records import DeadLetter
+from atgen_ray.embedding import load_embeddings
+from atgen_ray.embedding.pool import FOLDER as EMBEDDINGS
+from atgen_ray.embedding.pool import TARGET, scan_whitened
 from atgen_ray.reporting.diagnostics import (
     PoolMap,
     Prefix,
@@ -24,6 +28,7 @@ from atgen_ray.reporting.diagnostics import (
 )
 from atgen_ray.reporting.examples import build_examples, read_scores
 from atgen_ray.reporting.run_view import Estimate, Pick, PlanView, RoundView, RunView, TrainingView
+from atgen_ray.reporting.target_coverage import TargetCoverage, measure_coverage
 from atgen_ray.selection import read_bound
 from atgen_ray.store.layout import ATTEMPTS, round_folder
 from atgen_ray.store.run_folder import RunFolder
@@ -70,6 +75,7 @@ def collect_run(
         if selection and folder.exists("pool.parquet")
         else (None, {})
     )
+    coverage = _measure_target(folder, selections) if diagnostics else {}
     test = (
         folder.read_table("test.parquet", ["id", "text"]) if folder.exists("test.parquet") else None
     )
@@ -87,6 +93,7 @@ def collect_run(
                 config,
                 diagnostics,
                 (stale or {}).get(number, 0),
+                coverage.get(number),
             )
         )
     metric = choose_metric([name for view in views for name in view.metrics], config)
@@ -245,12 +252,25 @@ def _diagnose(
     def scan(*columns: str) -> Iterator[pa.Table]:
         return folder.scan_table("pool.parquet", columns)
 
-    return diagnose_rounds(scan, queries, _read_embeddings(folder), action == "exclude")
+    return diagnose_rounds(scan, queries, scan_whitened(folder), action == "exclude")
 
 
-def _read_embeddings(folder: RunFolder) -> Iterator[pa.Table]:
-    for path in folder.list("embeddings"):
-        yield from folder.scan_table(path)
+def _measure_target(
+    folder: RunFolder, selections: dict[int, _Selection]
+) -> dict[int, TargetCoverage]:
+    """Return how much of the target the picks cover after each round; nothing without a target."""
+    if not folder.exists(TARGET) or not folder.list(EMBEDDINGS):
+        return {}
+    target = folder.read_table(TARGET, ["content"])["content"].to_pylist()
+    picks = {number: selection.ids for number, selection in selections.items()}
+
+    def scan(*columns: str) -> Iterator[pa.Table]:
+        return folder.scan_table("pool.parquet", columns)
+
+    try:
+        return measure_coverage(target, picks, scan, partial(load_embeddings, folder))
+    except KeyError:  # the embedding is under way, or examples were deleted since
+        return {}
 
 
 def _read_texts(table: pa.Table | None, ids: set[str]) -> dict[str, str]:
@@ -296,6 +316,7 @@ def _build_round(
     config: Row,
     diagnostics: dict[int, RoundDiagnostics],
     stale: int,
+    target: TargetCoverage | None,
 ) -> RoundView:
     row = row or {}
     training = _read_json(folder, _in_round(number, "training.json"), None)
@@ -311,6 +332,7 @@ def _build_round(
         picks=picks,
         training=training and _read_training(training),
         diagnostics=diagnostics.get(number),
+        target=target,
         stale=stale,
         bound=_read_bound(folder, number) if picked else None,
         few_shot=_read_estimates(row.get("few_shot_metrics")),

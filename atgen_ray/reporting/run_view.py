@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from atgen_ray.core.records import DeadLetter
 from atgen_ray.reporting.diagnostics import PoolMap, RoundDiagnostics
 from atgen_ray.reporting.examples import ExampleView, Scores
+from atgen_ray.reporting.target_coverage import TargetCoverage
 
 if TYPE_CHECKING:  # it brings the annotators with it
     from atgen_ray.annotation.human.draft_experiment import DraftEffects
@@ -76,6 +77,7 @@ class RoundView:
     bound: str | None = None  # how near the batch is to the best one, where that is known
     # Of the untuned model that is shown labels of this round in its prompt.
     few_shot: dict[str, Estimate] = field(default_factory=dict)
+    target: TargetCoverage | None = None  # by the picks so far; None without a target
     stale: int = 0  # labels that the round trained on and that have changed since
 
 

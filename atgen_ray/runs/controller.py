@@ -44,7 +44,9 @@ from atgen_ray.core.records import (
     Progress,
 )
 from atgen_ray.data import overlap
+from atgen_ray.embedding import EmbeddingSpace
 from atgen_ray.embedding.pool import FOLDER as EMBEDDINGS
+from atgen_ray.embedding.pool import TARGET, WHITENING, list_contents, measure_whitening
 from atgen_ray.engines.base import Engine
 from atgen_ray.engines.choice import ENGINE
 from atgen_ray.engines.generation import SECTION_ROWS
@@ -122,6 +124,7 @@ class Controller:
         self.disclose_models()
         with self._tracking:
             self.prepare_pool()
+            self.prepare_target()
             self.embed_pool()
             if self._config.evaluation.zero_shot:
                 self.evaluate_adapter(0)
@@ -164,6 +167,7 @@ class Controller:
         self.recover()
         self.write_provenance()
         self.prepare_pool()
+        self.prepare_target()
         self.embed_pool()
         self.generate_features(1)
         self.select_batch(1)
@@ -199,12 +203,12 @@ class Controller:
             data = self._config.data
             prompt = self._config.prompt
             seed = self._config.seed if data.seed is None else data.seed
-            # Whoever leads people looks for tasks by the columns of their rows.
-            people = any(
+            # Whoever leads people looks for tasks by the columns of their rows; so may a strategy.
+            keeps = any("fields" in self._config.list_needs(round) for round in (1, 2)) or any(
                 isinstance(annotator, HumanAnnotatorConfig)
                 for _, annotator in list_annotators(self._config.annotator)
             )
-            pool = self._workers.open_split(data, prompt, "pool", seed, progress, fields=people)
+            pool = self._workers.open_split(data, prompt, "pool", seed, progress, fields=keeps)
             check_pool_size(self._config, pool.size)
             test = None
             if data.test is not None:
@@ -215,7 +219,7 @@ class Controller:
                 with ExitStack() as files:
                     writer = out.table_writer("gold.parquet", GOLD_SCHEMA)
                     add_gold = files.enter_context(writer)
-                    if data.context or people:
+                    if data.context or keeps:
                         writer = out.table_writer("context.parquet", CONTEXT_SCHEMA)
                         add_context = files.enter_context(writer)
                     for examples, gold, context in pool.read():
@@ -224,7 +228,7 @@ class Controller:
                         summary.add(examples, leaked)
                         add_examples(examples)
                         add_gold(gold)
-                        if data.context or people:
+                        if data.context or keeps:
                             add_context(context)
                     if test:
                         add_gold(test.gold)
@@ -249,31 +253,49 @@ class Controller:
             take_over(self._config, self._journal, self._lease, self._folder)
             self._committed = self._journal.committed_steps(self._config.name)
 
+    def prepare_target(self) -> None:
+        """Read the prompts of the use in mind. A run that takes over another may have a new one."""
+
+        def make(progress: Progress, out: RunFolder) -> None:
+            data = self._config.data
+            prompt = self._config.prompt
+            target = self._workers.build_split(data, prompt, "target", self._config.seed, progress)
+            self._journal.record_dead_letters(self._lease, None, target.dead)
+            out.write_table(TARGET, target.examples)
+
+        if self._config.data.target is not None:
+            self._commit(0, "target", TARGET, make)
+
     def embed_pool(self) -> None:
-        """Embed the pool if a strategy or the weighting of labels uses embeddings."""
-        if self._config.training.reweight or any(
-            "embeddings" in self._state.needs(round) for round in (1, 2)
-        ):
-            config = self._config.embedding
-            folder = self._folder
-            embed = self._workers.embed_pool
+        """Embed pool and target if a strategy, the weighting of labels or the report uses
+        embeddings. Whitening is measured once, on the whole pool.
+        """
+        if not self._config.embeds:
+            return
+        space = EmbeddingSpace.of(self._config)
+        whiten = self._config.embedding.whitening
+        folder = self._folder
+        embed = self._workers.embed_pool
 
-            def make(progress: Progress, _: RunFolder) -> dict[str, Any]:
-                # The vectors are written by the part, under names that nobody has used, and equal
-                # texts have equal vectors: so they need not be made aside.
-                if self._config.cache is None:
-                    embed(folder, config, progress)
-                    return describe_shared(folder, EMBEDDINGS)
-                cache = open_embedding_cache(self._config.cache, config)
-                contents = folder.read_table("pool.parquet", ["content"])["content"].to_pylist()
-                self._add_reused_seconds(
-                    share_embeddings(
-                        cache, contents, folder, lambda: embed(folder, config, progress)
-                    )
-                )
+        def make(progress: Progress, _: RunFolder) -> dict[str, Any]:
+            # The vectors are written by the part, under names that nobody has used, and equal
+            # texts have equal vectors: so they need not be made aside.
+            if self._config.cache is None:
+                embed(folder, space, progress)
                 return describe_shared(folder, EMBEDDINGS)
+            cache = open_embedding_cache(self._config.cache, space)
+            contents = list_contents(folder)
+            self._add_reused_seconds(
+                share_embeddings(cache, contents, folder, lambda: embed(folder, space, progress))
+            )
+            return describe_shared(folder, EMBEDDINGS)
 
-            self._commit(0, "embedding", None, make)
+        def measure(progress: Progress, out: RunFolder) -> None:
+            out.write_table(WHITENING, measure_whitening(folder, whiten, progress))
+
+        self._commit(0, "embedding", None, make)
+        if whiten != "off":
+            self._commit(0, "whitening", WHITENING, measure)
 
     def generate_features(self, round: int) -> None:
         """Run the current model over the candidates if the strategy uses its outputs or hidden

@@ -20,7 +20,6 @@ from atgen_ray.annotation import cost_estimate as annotation
 from atgen_ray.annotation.cost_estimate import check_budget, estimate_annotation, estimate_judge
 from atgen_ray.annotation.disclosure import find_remote_notes, find_remote_warnings
 from atgen_ray.config import RunConfig
-from atgen_ray.config.selection import add_needs
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.machine import machine
 from atgen_ray.core.records import DeadLetter
@@ -36,7 +35,6 @@ from atgen_ray.preflight import (
 )
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import is_private, quieten_ray_data, run_session
-from atgen_ray.selection import find_needs
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import Journal, open_journal
 
@@ -67,14 +65,18 @@ def plan_run(
     problems = find_problems(config, "run", inputs, cluster)
     if inputs.problems:
         raise_problems([*inputs.problems, *problems])
-    here = inputs.pool is not None and (inputs.test is not None or config.data.test is None)
+    here = (
+        inputs.pool is not None
+        and (inputs.test is not None or config.data.test is None)
+        and (inputs.target is not None or config.data.target is None)
+    )
     if here and not cluster:
-        return _plan(config, inputs.pool, inputs.test, problems)
+        return _plan(config, inputs.pool, inputs.test, inputs.target, problems)
 
     with run_session(), watch_waiting(tell):
         problems += find_cluster_problems(config) if cluster else []
         if here:
-            return _plan(config, inputs.pool, inputs.test, problems)
+            return _plan(config, inputs.pool, inputs.test, inputs.target, problems)
         return plan_within_ray(config, problems)
 
 
@@ -86,11 +88,17 @@ def plan_within_ray(config: RunConfig, problems: Sequence[str] = ()) -> dict[str
     seed = config.seed if config.data.seed is None else config.data.seed
     pool = build_split(config.data, config.prompt, "pool", seed)
     test = build_split(config.data, config.prompt, "test", seed) if config.data.test else None
-    return _plan(config, pool, test, problems)
+    wanted = config.data.target
+    target = build_split(config.data, config.prompt, "target", seed) if wanted else None
+    return _plan(config, pool, test, target, problems)
 
 
 def _plan(
-    config: RunConfig, pool: "Split | None", test: "Split | None", problems: Sequence[str]
+    config: RunConfig,
+    pool: "Split | None",
+    test: "Split | None",
+    target: "Split | None",
+    problems: Sequence[str],
 ) -> dict[str, Any]:
     """Return the plan for splits that have been read."""
     if pool is None:
@@ -99,6 +107,7 @@ def _plan(
     dead = [
         *pool.dead,
         *(test.dead if test else ()),
+        *(target.dead if target else ()),
         *(DeadLetter(id_, "pool", LEAKED) for id_ in leaked),
     ]
     rows = test.examples.num_rows if test else 0
@@ -109,6 +118,7 @@ def _plan(
     read = {
         "rows_without_use": len(pool.dead) + len(leaked),
         "test_rows": rows,
+        **({"target_rows": target.examples.num_rows} if target else {}),
         "dead_letters": [
             f"{dead_letter.id}: {dead_letter.reason}" for dead_letter in dead[:DEAD_LETTERS]
         ],
@@ -230,14 +240,15 @@ def estimate_work(
     selection = config.selection
     dev_fraction = config.evaluation.dev_fraction
     work = {
-        "embedding": pool if training.reweight else 0,
+        "embedding": pool if training.reweight or config.data.target else 0,
         "generation": 0,
         "training": 0,
         "evaluation": test * (config.evaluation.zero_shot + bool(config.evaluation.few_shot)),
     }
     for index, count in enumerate(labels):
-        needs = find_needs(*selection.choose_strategy(index + 1))
-        needs = add_needs(needs, selection.shortlist)
+        needs = config.list_needs(index + 1)
+        if needs & {"embeddings", "target"}:
+            work["embedding"] = pool
         if needs & MODEL:
             # The model answers the candidates, or with a shortlist only its examples.
             left = selectable - (labels[index - 1] if index else 0)
@@ -245,8 +256,6 @@ def estimate_work(
             if selection.shortlist:
                 seen = min(seen, selection.shortlist.count)
             work["generation"] += seen
-        if "embeddings" in needs:
-            work["embedding"] = pool
         dev = round(count * dev_fraction)
         work["evaluation"] += test + dev
         batches = math.ceil(max(1, count - dev) / training.batch_size)

@@ -16,9 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from atgen_ray.config import EmbeddingConfig, ModelConfig, PromptConfig
+from atgen_ray.config import ModelConfig, PromptConfig
 from atgen_ray.core.hashing import digest, hash_text
 from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
+from atgen_ray.embedding import EmbeddingSpace
 from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
 from atgen_ray.store.run_folder import RunFolder
 
@@ -69,11 +70,9 @@ class ContentCache:
             )
 
 
-def open_embedding_cache(root: str, config: EmbeddingConfig) -> ContentCache:
-    """Open the cache of an encoder's vectors."""
-    return ContentCache(
-        root, "embeddings", config.model_dump(mode="json", include={"model", "max_tokens", "dtype"})
-    )
+def open_embedding_cache(root: str, space: EmbeddingSpace) -> ContentCache:
+    """Open the cache of the vectors of a space, before any whitening."""
+    return ContentCache(root, "embeddings", space.identity)
 
 
 def open_output_cache(

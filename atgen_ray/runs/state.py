@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atgen_ray.config import RunConfig, read_source
-from atgen_ray.config.selection import add_needs
 from atgen_ray.core.errors import OutputMissingError, UserError
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import DELETED, Annotation, Progress
@@ -25,7 +24,7 @@ from atgen_ray.core.stored import Stored
 from atgen_ray.evaluation import dev_split
 from atgen_ray.ray_runtime.workers import SMALL_POOL, run_apart
 from atgen_ray.runs.stored_selection import StoredFeatures, select_stored
-from atgen_ray.selection import Need, find_needs
+from atgen_ray.selection import Need
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
@@ -105,8 +104,7 @@ class RunState:
 
     def needs(self, round: int) -> frozenset[Need]:
         """Return the inputs that the strategy of `round` needs."""
-        strategy, parameters, _ = self.strategy(round)
-        return add_needs(find_needs(strategy, parameters), self._config.selection.shortlist)
+        return self._config.list_needs(round)
 
     def affordable(self, round: int) -> int:
         """Return how many examples to select in `round`: the configured count, within the label

@@ -1,17 +1,22 @@
 """Selection from what lies in a run's folder, in this process or in a worker."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import Progress
 from atgen_ray.embedding import load_embeddings
+from atgen_ray.embedding.pool import TARGET
 from atgen_ray.selection import Embeddings, find_needs, select_batch
 from atgen_ray.selection.features import align
 from atgen_ray.store.run_folder import RunFolder
+
+CONTEXT = "context.parquet"
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,32 @@ def read_vectors(folder: RunFolder, ids: pa.Array) -> Embeddings:
     return Embeddings(examples["id"].combine_chunks(), vectors)
 
 
+def read_target(folder: RunFolder) -> Embeddings:
+    """Return the embeddings of the target's prompts."""
+    target = folder.read_table(TARGET, ["id", "content"])
+    vectors = load_embeddings(folder, target["content"])
+    return Embeddings(target["id"].combine_chunks(), vectors)
+
+
+def read_fields(folder: RunFolder, ids: pa.Array) -> Mapping[str, Mapping[str, Any]]:
+    """Return the short columns of the examples `ids`, by id.
+
+    Raises:
+        UserError: the pool was read without them, as by an older run that is taken over.
+    """
+    if not folder.exists(CONTEXT):
+        raise UserError(
+            "selection.parameters names a column, but the pool of this run was read without its "
+            "columns, expected a new run"
+        )
+    found = dict[str, Mapping[str, Any]]()
+    for part in folder.scan_table(CONTEXT, ["id", "fields"]):
+        part = part.filter(pc.and_(pc.is_in(part["id"], ids), pc.is_valid(part["fields"])))
+        pairs = zip(part["id"].to_pylist(), part["fields"].to_pylist(), strict=True)
+        found |= {id_: json.loads(fields) for id_, fields in pairs}
+    return found
+
+
 def select_stored(
     folder: RunFolder,
     strategy: str,
@@ -75,6 +106,8 @@ def select_stored(
         count=count,
         labeled=labels.keys(),
         embeddings=read_vectors(folder, known) if "embeddings" in needs else None,
+        target=read_target(folder) if "target" in needs else None,
+        fields=read_fields(folder, ids) if "fields" in needs else None,
         features=features,
         texts=read_examples(folder, known, "id", "text") if "texts" in needs else None,
         labels=labels,

@@ -36,6 +36,7 @@ from atgen_ray.store.totals import count_inherited
 
 KEY = "fork_from"
 TABLES = ("pool.parquet", "gold.parquet", "test.parquet", "context.parquet")
+OWN_DATA = ("data.target", "data.target_split")  # which a run may have of its own
 
 
 def settle_source(config: RunConfig, journal: Journal) -> RunConfig:
@@ -150,7 +151,11 @@ def _find_source(config: RunConfig, journal: Journal, name: str) -> dict[str, An
 def _check_pool(config: RunConfig, name: str, source: dict[str, Any]) -> None:
     now = dump_config(config)
     before = renew_config(source)
-    changes = [*find_changes(before["data"], now["data"], None, "data")]
+    changes = [
+        change
+        for change in find_changes(before["data"], now["data"], None, "data")
+        if change.key not in OWN_DATA
+    ]
     changes += find_changes(
         before["prompt"]["template"], now["prompt"]["template"], None, "prompt.template"
     )

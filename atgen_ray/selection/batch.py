@@ -72,6 +72,8 @@ def select_batch(
     texts: Mapping[str, str] | pa.Table | None = None,
     labels: Mapping[str, str] | None = None,
     states: States | None = None,
+    target: Embeddings | None = None,
+    fields: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
     round: int = 0,
     workers: Executor | None = None,
@@ -87,6 +89,8 @@ def select_batch(
     labels: `labels`, the answer by id, of the labelled examples.
     states: `states` of U, one vector an example from the current model; of labelled examples where
         known. Without them a list column `state` of `features` is read.
+    target: `target`, vectors of the prompts to pick for, by ids of their own.
+    fields: `fields`, the short columns by id, of U.
 
     Where the strategy can say how near its picks are to the best ones, `read_bound` reads that from
     the table.
@@ -125,6 +129,8 @@ def select_batch(
         states,
         texts,
         labels,
+        target,
+        fields,
         seed,
         round,
     )
@@ -149,6 +155,8 @@ class _Inputs:
     states: States | None
     texts: Mapping[str, str] | pa.Table | None
     labels: Mapping[str, str] | None
+    target: Embeddings | None
+    fields: Mapping[str, Mapping[str, Any]] | None
     seed: int
     round: int
 
@@ -159,6 +167,14 @@ class _Inputs:
         needs = self.strategy.needs_with(self.settings)
         known = _gather(name, needs, ids, self.labeled, self.embeddings, self.features, self.states)
         known |= _gather_texts(name, needs, ids, self.labeled, self.texts, self.labels)
+        if "target" in needs:
+            if self.target is None:
+                raise ValueError(f"'{name}' needs a target: vectors of prompts to pick for")
+            known["target_embeddings"] = self.target.take_all()
+        if "fields" in needs:
+            if self.fields is None:
+                raise ValueError(f"'{name}' needs fields: the columns of the examples' rows")
+            known["fields"] = tuple(self.fields.get(id_, {}) for id_ in ids)
         candidates = Candidates(
             ids,
             labeled_ids=self.labeled,

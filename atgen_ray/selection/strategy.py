@@ -29,6 +29,8 @@ Need = Literal[
     "embeddings",  # vectors of the candidates and of the labelled examples
     "generations",  # the features table: greedy output with log-probabilities and entropies
     "samples",  # the features table, with samples
+    "target",  # vectors of the target: prompts of the use in mind, in the space of the embeddings
+    "fields",  # columns of the rows of the candidates
     "texts",  # prompt texts of the candidates and of the labelled examples
     "labels",  # answers of the labelled examples
     # Vectors that the target model gives to the candidates (and, where known, the labelled ones).
@@ -64,6 +66,8 @@ class Candidates:
     labeled_embeddings: Vectors | None = None  # (m, d)
     texts: tuple[str, ...] | None = None
     labeled_texts: tuple[str, ...] | None = None
+    target_embeddings: Vectors | None = None  # (t, d), quantised, in the order of their ids
+    fields: tuple[Mapping[str, Any], ...] | None = None  # short columns of the candidates' rows
     labels: tuple[str, ...] | None = None  # answers of the labelled examples
     states: Vectors | None = None  # (n, s), of any length; a row that is not finite has none
     labeled_states: Vectors | None = None  # (at most m, s), of the labelled examples that have one
@@ -77,6 +81,18 @@ class Candidates:
         if self.embeddings is None or self.labeled_embeddings is None:
             raise TypeError(UNDECLARED.format("embeddings"))
         return self.embeddings, self.labeled_embeddings
+
+    def target(self) -> Vectors:
+        """Return the embeddings of the target (t, d); a row that is not finite has none."""
+        if self.target_embeddings is None:
+            raise TypeError(UNDECLARED.format("target"))
+        return self.target_embeddings
+
+    def columns(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the short columns of the candidates' rows, without answers."""
+        if self.fields is None:
+            raise TypeError(UNDECLARED.format("fields"))
+        return self.fields
 
     def outputs(self, *columns: str) -> pa.Table:
         """Return the features table, or these columns of it, whole; row i belongs to `ids[i]`.
@@ -135,6 +151,7 @@ class Candidates:
             embeddings=None if self.embeddings is None else self.embeddings[rows],
             texts=None if self.texts is None else pick_ids(self.texts, rows),
             states=None if self.states is None else self.states[rows],
+            fields=None if self.fields is None else tuple(self.fields[row] for row in rows),
         )
 
     def restrict(self, needs: Collection[Need]) -> "Candidates":
@@ -148,6 +165,10 @@ class Candidates:
             hidden |= {"texts": None, "labeled_texts": None}
         if "labels" not in needs:
             hidden |= {"labels": None}
+        if "target" not in needs:
+            hidden |= {"target_embeddings": None}
+        if "fields" not in needs:
+            hidden |= {"fields": None}
         if "states" not in needs:
             hidden |= {"states": None, "labeled_states": None}
         return replace(self, **hidden)

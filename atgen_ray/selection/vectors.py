@@ -44,6 +44,10 @@ class States:
         known: list[str] = given.filter(pc.is_in(given, self._ids)).to_pylist()
         return known
 
+    def take_all(self) -> Vectors:
+        """Return all vectors, in the order of their ids."""
+        return self._vectors[np.argsort(np.array(self._ids.to_pylist(), dtype=object))]
+
     def take(self, ids: Sequence[str]) -> Vectors:
         """Return the vectors of `ids` in that order, shape (len(ids), d); raise ValueError for an
         unknown id.

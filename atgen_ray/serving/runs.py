@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from atgen_ray.annotation.llm.retry import reopen_requests
 from atgen_ray.config import (
+    DataConfig,
     EvaluationConfig,
     HumanAnnotatorConfig,
     MetricModelsConfig,
@@ -416,7 +417,6 @@ class RunManager:
         """Return the configuration with its files resolved, after checking that a caller over HTTP
         may have them read.
         """
-        data = config.data
         model = config.model
         roots = [*self._service.data_roots, upload_folder(self._service.storage)]
         restrict_config(dump_config(config), self._service)
@@ -425,18 +425,29 @@ class RunManager:
             if isinstance(annotator, HumanAnnotatorConfig) and annotator.gold.file is not None:
                 check_location(annotator.gold.file, roots, f"{key}.gold.file")
         same_model = self._service.model is not None and model.id == self._service.model.id
-        moved = {"pool": check_location(data.pool, roots, "data.pool")}
-        if data.test is not None:
-            moved["test"] = check_location(data.test, roots, "data.test")
-        if data.path is not None:
-            moved["path"] = check_location(data.path, roots, "data.path")
+        data = restrict_data(config.data, roots)
         for key, location in list_locations(config.evaluation):
             check_location(location, roots, key)
         if not same_model:
             check_location(model.id, roots, "model.id")
         if config.embedding.model != self._service.embedding.model:
             check_location(config.embedding.model, roots, "embedding.model")
-        return config.model_copy(update={"data": data.model_copy(update=moved)})
+        return config.model_copy(update={"data": data})
+
+
+def restrict_data(data: DataConfig, roots: list[str]) -> DataConfig:
+    """Return the section with its files resolved, after checking that they lie below `roots`.
+
+    Raises:
+        UserError: pool, test set, target or folder is elsewhere.
+    """
+    given = {**data.locations, "data.path": data.path}
+    moved = {
+        key.removeprefix("data."): check_location(location, roots, key)
+        for key, location in given.items()
+        if location is not None
+    }
+    return data.model_copy(update=moved)
 
 
 HIDDEN = ("dollars", "inherited_dollars")  # of a round

@@ -88,6 +88,18 @@ class Pool:
         """Of all rows."""
         return Embeddings(self.ids, np.array(self.vectors, dtype=np.float32))
 
+    def target(self) -> Embeddings:
+        """Prompts to pick for: five directions, and one that could not be embedded."""
+        width = len(self.vectors[0])
+        vectors = np.random.default_rng(3).standard_normal((6, width))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors[4] = np.nan
+        return Embeddings([f"t{number}" for number in range(6)], vectors)
+
+    def fields(self) -> dict[str, dict[str, Any]]:
+        """Short columns of all rows: one, `kind`, with three values that go by the id."""
+        return {id: {"kind": f"k{sum(map(ord, id)) % 3}"} for id in self.ids}
+
     def features(self) -> pa.Table:
         """The model's outputs, FEATURES_SCHEMA."""
         rows = [
@@ -113,6 +125,8 @@ class Pool:
             "texts": dict(zip(self.ids, self.texts, strict=True)),
             "labels": {id: text[:20] for id, text in zip(self.ids, self.texts, strict=True)},
             "states": self.states(),
+            "target": self.target(),
+            "fields": self.fields(),
             "seed": 7,
             "round": 1,
         } | given

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from atgen_ray.core.errors import PoolExhausted
 from atgen_ray.core.records import SELECTION_SCHEMA
-from atgen_ray.selection import Parameters, Strategy, find_needs
+from atgen_ray.selection import Need, Parameters, Strategy, find_needs
 from atgen_ray.selection.kernels.executor import InProcessExecutor
 from atgen_ray.selection.strategy import ANY_PART, FILLED
 from atgen_ray.testing.pools import Pool, make_pool, pools
@@ -143,7 +143,7 @@ def reads_only_what_it_needs(strategy: Strategy, parameters: Values) -> None:
     """What the strategy does not declare as needed may be missing."""
     pool = make_pool(30, labeled=3)
     needs = find_needs(strategy, parameters)
-    missing: set[str] = {"embeddings", "texts", "labels", "states"} - needs
+    missing: set[str] = {*get_args(Need)} - {"generations", "samples"} - needs
     missing |= set() if needs & {"generations", "samples"} else {"features"}
     full = pool.select(strategy, 4, parameters)
     assert pool.select(strategy, 4, parameters, **dict.fromkeys(missing)).equals(full)

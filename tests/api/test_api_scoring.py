@@ -71,6 +71,25 @@ def test_texts_are_selected_from_without_a_model() -> None:
     assert not other.equals(picks)
 
 
+def test_examples_are_selected_for_a_target() -> None:
+    for strategy in ("rds_plus", "targeted_facility_location"):
+        picks = atgen_ray.select_examples(
+            TEXTS,
+            2,
+            strategy=strategy,
+            target=["repair a bicycle", "mend my bike"],
+            config=ENCODER,
+            progress=False,
+        )
+        assert picks["input"][0] == "fix my bike"
+        assert picks["part_target_similarity"][0] > 0.5
+    with pytest.raises(atgen_ray.UserError, match="picks for a target, expected `target`"):
+        atgen_ray.select_examples(TEXTS, 2, strategy="rds_plus", config=ENCODER)
+    space = {"embedding": {"source": "model"}}
+    with pytest.raises(atgen_ray.UserError, match="expected config with a section `model`"):
+        atgen_ray.select_examples(TEXTS, 2, strategy="idds", config=space)
+
+
 def test_labelled_examples_are_known_and_not_selected() -> None:
     rows = [{"id": f"e{at}", "text": text} for at, text in enumerate(TEXTS)]
     labeled = [rows[0] | {"label": "blue red"}, {"id": "old", "text": "sort it", "label": "it"}]

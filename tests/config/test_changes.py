@@ -21,7 +21,7 @@ DECIDED = {
     ),
     "DataConfig": (
         "",
-        "pool test format path subset revision pool_split test_split input context references "
+        "pool test target format path subset revision pool_split test_split target_split input context references "
         "test_references "
         "reference_template merge_repeats limit test_limit seed duplicates",
     ),
@@ -48,7 +48,7 @@ DECIDED = {
     ),
     "EmbeddingConfig": (
         "workers gpus_per_worker batch_size",
-        "model max_tokens dtype",
+        "source model max_tokens dtype layer position render whiten",
     ),
     "SelectionConfig": (
         "workers",

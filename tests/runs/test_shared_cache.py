@@ -10,6 +10,7 @@ import pytest
 from atgen_ray.config import EmbeddingConfig, ModelConfig, PromptConfig, ServiceConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
+from atgen_ray.embedding import EmbeddingSpace
 from atgen_ray.embedding.pool import EMBEDDING_SCHEMA, read_embeddings, store_embeddings
 from atgen_ray.runs.shared_cache import (
     ContentCache,
@@ -105,7 +106,7 @@ def test_vectors_go_from_run_to_run(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def embed(folder: RunFolder, contents: list[str]) -> float:
-        shelf = open_embedding_cache(str(tmp_path / "cache"), EmbeddingConfig())
+        shelf = open_embedding_cache(str(tmp_path / "cache"), EmbeddingSpace(EmbeddingConfig()))
 
         def make() -> None:
             have = read_embeddings(folder)["content"].to_pylist()

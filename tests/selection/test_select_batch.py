@@ -39,6 +39,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("fisher", {"space": "embeddings"}),
     ("k_center", {"space": "states"}),
     ("semantic_entropy", {"same": "words", "weights": "likelihood"}),
+    ("targeted_facility_location", {"relevance": 0.0}),
+    ("task_diversity", {"column": "kind"}),
     ("dual", {"share": 1.0, "neighbors": 2, "noise_cutoff": 0.5}),
     ("nsp", {"scale": "probability", **GUARD}),
     ("huds", GUARD),

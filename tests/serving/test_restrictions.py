@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atgen_ray.config import EvaluationConfig
+from atgen_ray.config import DataConfig, EvaluationConfig
 from atgen_ray.config.loading import parse_config
 from atgen_ray.core.errors import UserError
-from atgen_ray.serving.runs import list_locations
+from atgen_ray.serving.runs import list_locations, restrict_data
 from atgen_ray.serving.security.restrictions import check_hosts, check_location
 
 MAIL = {"to": ["ann@example.org"], "sender": "runs@example.org", "host": "mail.example.org"}
@@ -96,6 +96,17 @@ def test_what_metrics_and_judge_load_is_named_unless_it_is_the_published_checkpo
         "evaluation.models.alignscore.checkpoint": "/etc/align.ckpt",
         "evaluation.judge.model.id": "/etc/judge",
     }
+
+
+@pytest.mark.parametrize("key", ["pool", "test", "target", "path"])
+def test_a_run_over_http_reads_data_below_a_root_alone(root: Path, key: str) -> None:
+    inside, outside = f"{root}/pool.jsonl", f"{root}/../secret.jsonl"
+    keys = ("pool", "test", "target", "path")
+    moved = restrict_data(DataConfig.model_validate(dict.fromkeys(keys, inside)), [str(root)])
+    assert {getattr(moved, key) for key in keys} == {str(Path(inside).resolve())}
+    with pytest.raises(UserError, match=rf"data\.{key} is .*data_roots"):
+        wrong = dict.fromkeys(keys, inside) | {key: outside}
+        restrict_data(DataConfig.model_validate(wrong), [str(root)])
 
 
 @pytest.mark.parametrize("key", ["annotator.notice", "notify"])

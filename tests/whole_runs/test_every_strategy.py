@@ -23,6 +23,9 @@ def test_every_strategy_votes_in_a_run_of_the_demo(
         "selection.count=2",
         "selection.candidates=6",
         "data.limit=12",
+        # Prompts of the demo's own test set are the use in mind.
+        "data.target=package://aclsum/dataset/test.jsonl",
+        "data.target_split=train[:5]",
         "data.test=null",
         "model.max_new_tokens=4",
         "model.max_prompt_tokens=192",

@@ -189,7 +189,7 @@ def _tell_what_stays(
 
 def tell_source(config: RunConfig, out: Certificate) -> None:
     """Add where the run read its rows."""
-    sources = {str(source) for source in (config.data.pool, config.data.test) if source}
+    sources = {source for source in config.data.locations.values() if source}
     for source in sorted(sources):
         out.add(
             Remaining(

@@ -20,7 +20,13 @@ from atgen_ray.store.stored_files import FileRecord
 
 POOL = "pool.parquet"
 # Tables of examples by id whose rows have texts. A selection has ids and numbers alone.
-TABLES = ("test.parquet", "gold.parquet", "context.parquet", "features.parquet")
+TABLES = (
+    "test.parquet",
+    "target.parquet",
+    "gold.parquet",
+    "context.parquet",
+    "features.parquet",
+)
 LABELS = ("annotations.jsonl", "labeled.jsonl")
 ANSWERS = ("predictions.jsonl", "few_shot.jsonl")
 VECTORS = "embeddings/"

@@ -13,7 +13,7 @@ from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tables import annotations, assignments, requests, tasks
 
-SPLITS = ("pool.parquet", "test.parquet")
+SPLITS = ("pool.parquet", "test.parquet", "target.parquet")
 KEYED = (annotations, requests, tasks, assignments)
 
 

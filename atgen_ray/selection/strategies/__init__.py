@@ -24,6 +24,7 @@ from atgen_ray.selection.strategies.sample_uncertainty import (
     SELF_CONSISTENCY,
     SEMANTIC_ENTROPY,
 )
+from atgen_ray.selection.strategies.targeted import RDS_PLUS, TARGETED_FACILITY_LOCATION
 from atgen_ray.selection.strategies.task_diversity import TASK_DIVERSITY
 from atgen_ray.selection.strategies.te_delfy import TE_DELFY
 from atgen_ray.selection.strategies.token_uncertainty import ENTROPY, MARGIN, MAX_TOKEN, NSP
@@ -44,9 +45,11 @@ _UNCERTAINTY = (
 )
 _DIVERSITY = (FACILITY_LOCATION, GRAPH_CUT, IDDS, TYPICLUST, FISHER, NGF_SMP)
 _HYBRID = (HUDS, HADAS, TE_DELFY, DUAL, LD_CAL, WEIGHTED_FACILITY_LOCATION, TASK_DIVERSITY)
+_TARGETED = (TARGETED_FACILITY_LOCATION, RDS_PLUS)
 
 PLAIN: dict[str, Strategy] = {
-    strategy.name: strategy for strategy in (*_BASELINES, *_UNCERTAINTY, *_DIVERSITY, *_HYBRID)
+    strategy.name: strategy
+    for strategy in (*_BASELINES, *_UNCERTAINTY, *_DIVERSITY, *_HYBRID, *_TARGETED)
 }
 GROUP = "atgen_ray.strategies"
 # Those that can vote in the ensemble, which itself cannot.

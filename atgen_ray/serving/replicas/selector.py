@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from atgen_ray.config import DataConfig, PromptConfig, ServiceConfig
 from atgen_ray.core.log_format import set_up_logs
 from atgen_ray.core.records import SAMPLES, GenerationRequest
-from atgen_ray.embedding.encoder import Encoder, embed_texts
+from atgen_ray.embedding import EmbeddingSpace, fit_whitening
+from atgen_ray.embedding.encoder import embed_texts
 from atgen_ray.engines.generation import gather_features
 from atgen_ray.engines.hidden_states import append_states
 from atgen_ray.ray_runtime.hardware import count_threads
@@ -67,9 +68,8 @@ class Selector:
     def __init__(self, service: ServiceConfig) -> None:
         set_up_logs()
         self._service = service
-        self._encoder = Encoder(
-            service.embedding, count_threads(1, service.engine.threads_per_worker)
-        )
+        threads = count_threads(1, service.engine.threads_per_worker)
+        self._encoder = EmbeddingSpace.of(service).build_encoder(threads)
 
     async def select(self, body: SelectBody) -> list[dict[str, Any]]:
         """Return the query batch of `body` as rows of PickBody."""
@@ -99,10 +99,9 @@ class Selector:
         examples, rows = self._read(body)
         labeled = {example.id: example for example in body.labeled}
         everything = {example.id: example.text for example in [*examples, *body.labeled]}
-        if len(everything) > self._service.limits.examples:
-            raise ApiError(
-                413, f"{len(everything)} examples are more than {self._service.limits.examples}"
-            )
+        asked = len(everything) + len(body.target)
+        if asked > self._service.limits.examples:
+            raise ApiError(413, f"{asked} examples are more than {self._service.limits.examples}")
         labels = {
             id_: example.label for id_, example in labeled.items() if example.label is not None
         }
@@ -111,6 +110,12 @@ class Selector:
                 400,
                 f"strategy '{body.strategy}' looks at labels, expected one with every labelled "
                 f"example",
+            )
+        if "target" in needs and not body.target:
+            raise ApiError(400, f"strategy '{body.strategy}' picks for a target, expected `target`")
+        if "fields" in needs:
+            raise ApiError(
+                400, "parameters.column names a column, which a request has not, expected a run"
             )
         open_ids = [example.id for example in examples if example.id not in labeled]
         if not open_ids:
@@ -121,10 +126,16 @@ class Selector:
             features = self._features(
                 body, {id_: everything[id_] for id_ in open_ids}, "samples" in needs, check
             )
-        embeddings = None
-        if "embeddings" in needs:
+        embeddings = target = None
+        if needs & {"embeddings", "target"}:
             ids = sorted(everything)
-            embeddings = Embeddings(ids, self._embed([everything[id_] for id_ in ids], check))
+            vectors = self._embed([everything[id_] for id_ in ids], check)
+            wanted = self._embed(body.target, check) if body.target else vectors[:0]
+            whitening = fit_whitening(vectors, self._service.embedding.whitening)
+            if whitening is not None:
+                vectors, wanted = whitening.apply(vectors), whitening.apply(wanted)
+            embeddings = Embeddings(ids, vectors)
+            target = Embeddings([f"{at:09d}" for at in range(len(wanted))], wanted)
         check()
         picks = select_batch(
             body.strategy,
@@ -136,6 +147,7 @@ class Selector:
             features=features,
             texts=everything,
             labels=labels,
+            target=target,
             seed=body.seed,
         )
         return [row | {"row": rows.get(row["id"])} for row in pick_rows(picks)]

@@ -87,7 +87,7 @@ class PreviewBody(BaseModel):
 
 
 class UploadBody(BaseModel):
-    """Location of an upload, for `data.pool` or `data.test`."""
+    """Location of an upload, for `data.pool`, `data.test` or `data.target`."""
 
     location: str
     columns: list[str] = Field(description="Of the first row; dots reach into nested ones")

@@ -51,6 +51,10 @@ class SelectBody(Body):
     examples: list[ExampleBody] | None = None
     dataset: DatasetBody | None = None
     labeled: list[LabeledBody] = Field(default_factory=list)
+    target: list[Text] = Field(
+        default_factory=list,
+        description="Prompts of the use in mind, for strategies that pick for a target",
+    )
     strategy: Word = Field(
         "huds", description="`atgen-ray config explain selection.strategy` lists them"
     )

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atgen_ray.annotation.human.task_store import TaskConflictError, TaskUnknownError
-from atgen_ray.embedding.pool import FOLDER, HASHES, read_vectors
+from atgen_ray.embedding.pool import FOLDER, HASHES, load_whitening, read_vectors
 from atgen_ray.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -71,11 +71,14 @@ def _measure(
     query = _find_vector(folder, files, content[0])
     if query is None:
         raise TaskConflictError(f"like is {like[:80]!r}, an example without an embedding")
+    whitening = load_whitening(folder)
+    query = query if whitening is None else whitening.apply(query[None])[0]
     contents: list[pa.Array] = []
     cosines = []
     for file in files:  # a part at a time, which is all that memory must hold
         for part in folder.scan_table(file):
             vectors = read_vectors(part["embedding"])
+            vectors = vectors if whitening is None else whitening.apply(vectors)
             contents += part["content"].cast(HASHES).chunks
             cosines.append(vectors @ query if vectors.size else np.full(len(part), np.nan))
     places = pc.index_in(pool["content"].cast(HASHES), pa.chunked_array(contents, HASHES))
