@@ -204,9 +204,18 @@ class RunConfig(Section):
         steered = self.stopping.steering
         for metric in sorted(steered):
             _check_steering(metric, self.evaluation.metrics)
-        if steered and not self.evaluation.dev_fraction:
+        audit = self.evaluation.audit
+        if steered and not self.evaluation.dev_fraction and audit is None:
             rules = "stopping.plateau, stopping.gain and stopping.dev_target"
-            raise ValueError(f"{rules} need evaluation.dev_fraction above 0, as 0.2")
+            raise ValueError(
+                f"{rules} need evaluation.dev_fraction above 0, as 0.2, or evaluation.audit"
+            )
+        budget = self.stopping.labels
+        if audit is not None and budget is not None and audit.labels >= budget:
+            raise ValueError(
+                f"evaluation.audit.labels is {audit.labels}, expected fewer than stopping.labels "
+                f"({budget}), out of which they are bought"
+            )
         if self.model.host == "serve" and self.training.method in ("full", "dora"):
             raise ValueError(
                 f"training.method is '{self.training.method}', expected lora, rslora or qlora for "

@@ -57,6 +57,7 @@ class RoundModel:
         samples: int = 0,
         untuned: Engine | None = None,
         section: int = 0,
+        other: Stored | None = None,
     ) -> pa.Table:
         """Return the outputs for `examples` of the model after `adapter_round`, or of the engine
         `untuned`.
@@ -64,13 +65,14 @@ class RoundModel:
         Args:
             round: the round under way; its folder keeps partial results under `name`.
             section: number of the examples among those of a pass that is made in sections.
+            other: an adapter of another run, to answer with.
 
         Returns:
             FEATURES_SCHEMA, sorted by id.
         """
         model = self._config.model
         engine = self._config.engine
-        adapter = None if untuned else self._state.adapter(adapter_round)
+        adapter = other or (None if untuned else self._state.adapter(adapter_round))
         seed = mix_seed(self._config.seed, "generation", round)
         request = GenerationRequest(model.max_new_tokens, samples=samples, seed=seed)
 

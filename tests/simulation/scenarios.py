@@ -63,6 +63,9 @@ ROUTER = {
 ACTIVE = {"strategy": "entropy"}
 SPREAD = {"strategy": "k_center"}
 
+# Eight of the twelve examples measure, in two draws.
+AUDITED: dict[str, Any] = {"evaluation": {"audit": {"labels": 8}}, "selection": {"count": 1}}
+
 SCENARIOS = (
     Scenario("chat", {"annotator": CHAT, "stopping": {"dollars": 1.0}}),
     Scenario("batch", {"annotator": BATCH, "stopping": {"dollars": 1.0}}),
@@ -88,6 +91,12 @@ SCENARIOS = (
         "batch-tight",
         {"annotator": BATCH, "stopping": {"rounds": 1, "dollars": 0.0018, "dead_letters": None}},
         same=False,
+    ),
+    Scenario("chat-audit", {"annotator": CHAT, "stopping": {"dollars": 1.0}} | AUDITED),
+    Scenario(
+        "people-audit",
+        {"annotator": PEOPLE, "stopping": {"dollars": 1.0}} | AUDITED,
+        ("ann",),
     ),
     Scenario(
         "people-two",
@@ -136,9 +145,10 @@ def configure(scenario: Scenario, storage: str, data: Path) -> RunConfig:
             "duplicates": {"action": "off"},
         },
         "model": {"id": "simulated"},
-        "evaluation": {"metrics": ["exact_match"], "bootstrap_samples": 10},
     }
     settings = scenario.settings
+    tree["evaluation"] = {"metrics": ["exact_match"], "bootstrap_samples": 10}
+    tree["evaluation"] |= settings.get("evaluation", {})
     tree["annotator"] = settings["annotator"]
     tree["selection"] = {"strategy": "random", "count": 3} | settings.get("selection", {})
     tree["stopping"] = {"rounds": 2} | settings["stopping"]

@@ -51,9 +51,7 @@ class AuditSample:
     @classmethod
     def from_table(cls, table: pa.Table) -> "AuditSample":
         """Return the sample in a table of SAMPLE_SCHEMA."""
-        numbers = [
-            table[name].to_numpy().astype(np.int64) for name in ("phase", "stratum", "size")
-        ]
+        numbers = [table[name].to_numpy().astype(np.int64) for name in ("phase", "stratum", "size")]
         return cls(table["id"].to_pylist(), *numbers)
 
 
@@ -93,14 +91,15 @@ def draw_second(
         features: what may tell how an example scores (N, d); d may be 0.
         values: scores of the first draw (n,), NaN where there is none.
     """
-    places = np.searchsorted(np.asarray(ids), np.asarray(first.ids))
+    at = {id_: place for place, id_ in enumerate(ids)}
+    places = np.array([at.get(id_, -1) for id_ in first.ids], np.int64)  # -1: deleted since
     left = np.ones(len(ids), bool)
-    left[places] = False
+    left[places[places >= 0]] = False
     count = min(count, int(left.sum()))
     if not count:
         return first
     rest = np.flatnonzero(left)
-    known = ~np.isnan(values)
+    known = ~np.isnan(values) & (places >= 0)
     strata, spreads = plan_second(
         merge_groups(groups, count), features, rest, places[known], values[known], count
     )
@@ -110,7 +109,8 @@ def draw_second(
     total = neyman.sum()
     even = sizes / sizes.sum()
     wanted = (neyman / total + even) / 2 if total > 0 else even
-    more = _draw([ids[at] for at in rest], strata, sizes, allocate(count, wanted, sizes), 2, rng)
+    shares = allocate(count, wanted, sizes)
+    more = _draw([ids[at] for at in rest], strata, sizes, shares, SECOND, rng)
     return AuditSample(
         [*first.ids, *more.ids],
         np.append(first.phases, more.phases),
