@@ -216,6 +216,11 @@ class RunConfig(Section):
                 f"evaluation.audit.labels is {audit.labels}, expected fewer than stopping.labels "
                 f"({budget}), out of which they are bought"
             )
+        if self.model.host == "serve" and "nll" in (self.evaluation.metrics or ()):
+            raise ValueError(
+                "evaluation.metrics holds 'nll', which replicas of the service do not compute, "
+                "expected model.host=batch beside it"
+            )
         if self.model.host == "serve" and self.training.method in ("full", "dora"):
             raise ValueError(
                 f"training.method is '{self.training.method}', expected lora, rslora or qlora for "

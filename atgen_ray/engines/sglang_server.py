@@ -109,7 +109,7 @@ class SGLangServer:
             except _GoneError as gone:
                 await self._record_death(gone)
         return [
-            read_answer(answer, request.top_logprobs, weights)
+            read_answer(answer, request.top_logprobs, weights, request.answer_ids)
             for answer, request in zip(answers, requests, strict=True)
         ]
 
@@ -185,13 +185,22 @@ class SGLangServer:
     def _build_body(self, requests: Sequence[TokenRequest], weights: Weights) -> dict[str, Any]:
         for request in requests:
             self._check(request.token_ids)
+        for request in requests:
+            if request.answer_ids:
+                self._check(request.answer_ids)
         top = max(ENTROPY_ALTERNATIVES, *(request.top_logprobs for request in requests))
         body = {
-            "input_ids": [list(request.token_ids) for request in requests],
+            # An answer that is to be scored is the end of the prompt.
+            "input_ids": [[*request.token_ids, *request.answer_ids] for request in requests],
             "sampling_params": [self._sampling(request) for request in requests],
             "return_logprob": True,
             "top_logprobs_num": top,
         }
+        if any(request.answer_ids for request in requests):
+            # From the last token of the prompt on, which itself has no log-probability.
+            body["logprob_start_len"] = [
+                len(request.token_ids) - 1 if request.answer_ids else -1 for request in requests
+            ]
         if weights.adapter is not None:  # without room for adapters SGLang refuses even null
             body["lora_path"] = [weights.adapter] * len(requests)
         return body

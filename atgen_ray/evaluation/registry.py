@@ -63,7 +63,8 @@ class Metric:
     values are better; "neither" is for metrics that only describe. `heavy` metrics load a model.
     `judges` is how many language models must be there to grade. `bounds` are the least and the
     largest value that there can be, maybe infinite; None where nothing is known. The intervals of
-    an audit rest on them.
+    an audit rest on them. A metric of `likelihood` reads what the model makes of the references,
+    and no answer.
     """
 
     score: Callable[[Sequence[Case], Resources], Sequence[float]]
@@ -72,6 +73,7 @@ class Metric:
     heavy: bool = False
     judges: int = 0
     bounds: tuple[float, float] | None = (0.0, 1.0)
+    likelihood: bool = False
 
     def __call__(self, prediction: str, references: Sequence[str], source: str = "") -> float:
         """Return the value of one answer."""
@@ -131,6 +133,13 @@ _BUILTIN: dict[str, Metric] = {
     "novel_unigrams": _sourced(partial(novel_ngrams, 1), "neither"),
     "novel_bigrams": _sourced(partial(novel_ngrams, 2), "neither"),
     "novel_trigrams": _sourced(partial(novel_ngrams, 3), "neither"),
+    # Of the likeliest reference, its end of turn included: the loss of training, and continuous.
+    "nll": Metric(
+        lambda cases, _: [min(case.nats, default=math.nan) for case in cases],
+        "lower",
+        bounds=POSITIVE,
+        likelihood=True,
+    ),
     "repetition": _each(lambda prediction, _: repetition(prediction), "lower"),
     "source_support": Metric(lambda cases, _: score_support(cases)),
     "bertscore": Metric(score_similarity, heavy=True, bounds=None),

@@ -9,9 +9,9 @@ twice. What is drawn is never trained on (`RunState.labels`), nor picked (`RunSt
 import heapq
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -23,14 +23,12 @@ from atgen_ray.core.checkpoints import is_adapter
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.stored import Stored, at_path
-from atgen_ray.evaluation import METRICS
 from atgen_ray.evaluation.audit import (
     AuditSample,
-    AuditScore,
     count_first,
     draw_first,
     draw_second,
-    estimate_mean,
+    to_array,
 )
 from atgen_ray.runs.stored_selection import read_vectors
 from atgen_ray.selection.kernels.clusters import cluster
@@ -50,8 +48,6 @@ MOST_CLUSTERS = 12
 FRAME_SCHEMA = pa.schema([("id", pa.string()), ("group", pa.int32())])
 
 UNTUNED = "untuned"  # the model without an adapter
-
-Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -153,50 +149,9 @@ def _reduce(vectors: np.ndarray) -> Numbers:
     return centred @ directions[:, ::-1][:, :DIRECTIONS]
 
 
-def to_array(ids: Sequence[str], values: Mapping[str, float | None]) -> Numbers:
-    """Return the value of each id, NaN where there is none."""
-    return np.array([np.nan if (of := values.get(id_)) is None else of for id_ in ids], np.float64)
-
-
 def read_sample(folder: RunFolder) -> AuditSample:
     """Return the examples that the audit of a run has drawn."""
     return AuditSample.from_table(folder.read_table(AUDIT_SAMPLE))
-
-
-def score_audit(sample: AuditSample, rows: Rows, confidence: float) -> dict[str, dict[str, Any]]:
-    """Return the estimate of each metric over the pool, as metrics.json has it: `mean`, `low`,
-    `high`, `count` and `error`, the standard error.
-
-    The values of examples count, also where a metric has a score of a whole set (sacreBLEU, chrF).
-
-    Args:
-        rows: of predictions.jsonl, of the split audit.
-    """
-    found = {}
-    for name in dict.fromkeys(name for row in rows for name in row["scores"]):
-        values = to_array(sample.ids, {row["id"]: row["scores"].get(name) for row in rows})
-        bounds = METRICS[name].bounds if name in METRICS else None
-        score = estimate_mean(sample, values, bounds, confidence)
-        if score is not None:
-            found[name] = asdict(score)
-    return found
-
-
-def compare_audited(
-    sample: AuditSample, first: Rows, second: Rows, metric: str, confidence: float
-) -> AuditScore | None:
-    """Return by how much the metric of `second` is above that of `first`, over the examples that
-    both have: rows of predictions.jsonl of two models.
-    """
-    values = [
-        to_array(sample.ids, {row["id"]: row["scores"].get(metric) for row in rows})
-        for rows in (first, second)
-    ]
-    bounds = METRICS[metric].bounds if metric in METRICS else None
-    if bounds is not None:
-        width = bounds[1] - bounds[0]
-        bounds = (-width, width) if np.isfinite(width) else None
-    return estimate_mean(sample, values[1] - values[0], bounds, confidence)
 
 
 def choose_planned(config: "RunConfig", metrics: Sequence[str]) -> str:
@@ -232,6 +187,7 @@ def find_model(model: str, config: "RunConfig", journal: Journal) -> Stored | No
     if model == UNTUNED or round == 0:
         return None
     if journal.find_run(name) is not None:
+        _check_base(model, journal.run(name).config["model"]["id"], config.model.id)
         folder = RunFolder(config.storage, name)
         trained = [at or 0 for at, step in journal.committed_steps(name) if step == "training"]
         at = max(trained, default=0) if round is None else round
@@ -252,28 +208,15 @@ def find_model(model: str, config: "RunConfig", journal: Journal) -> Stored | No
     )
 
 
+def _check_base(model: str, base: str, expected: str) -> None:
+    """Raise UserError where an adapter belongs to another base model."""
+    if base != expected:
+        raise UserError(
+            f"evaluation.audit.models holds '{model}', whose model.id is '{base}', expected "
+            f"'{expected}'"
+        )
+
+
 def _split_name(model: str) -> tuple[str, int | None]:
     name, _, round = model.partition(":")
     return name, int(round) if round.isdigit() else None
-
-
-def describe_models(
-    sample: AuditSample, models: Sequence[str], rows: Sequence[Rows], confidence: float
-) -> list[dict[str, Any]]:
-    """Return of each model its name `model`, `labels`, `metrics`, and with `differences` by how
-    much each metric is above that of the first model, over the same examples.
-    """
-    described = []
-    for place, (model, answered) in enumerate(zip(models, rows, strict=True)):
-        metrics = score_audit(sample, answered, confidence)
-        entry: dict[str, Any] = {"model": model, "labels": len(answered), "metrics": metrics}
-        if place:
-            compared = {
-                name: compare_audited(sample, rows[0], answered, name, confidence)
-                for name in metrics
-            }
-            entry["differences"] = {
-                name: asdict(found) for name, found in compared.items() if found
-            }
-        described.append(entry)
-    return described

@@ -50,21 +50,20 @@ from atgen_ray.engines.base import Engine
 from atgen_ray.engines.choice import ENGINE
 from atgen_ray.engines.generation import SECTION_ROWS
 from atgen_ray.engines.hidden_states import STATE_SCHEMA, append_states
-from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
-from atgen_ray.evaluation.audit import AuditSample
+from atgen_ray.engines.likelihood import list_references, read_nats
+from atgen_ray.evaluation import METRICS, Resources, choose_metrics, evaluate_splits
+from atgen_ray.evaluation.audit import AuditSample, describe_models, score_audit
 from atgen_ray.models.few_shot import show_solved
 from atgen_ray.runs.audit import (
     UNTUNED,
     build_frame,
     choose_planned,
-    describe_models,
     draw,
     draw_more,
     exclude_labelled,
     find_model,
     list_labelled,
     read_sample,
-    score_audit,
 )
 from atgen_ray.runs.estimate import LEAKED, PoolSummary, warn_of_overlap
 from atgen_ray.runs.metrics_table import collect_rows
@@ -816,25 +815,33 @@ class Controller:
         texts = self._state.texts(ids)
         examples = pa.table({"id": ids, "text": [texts[id_] for id_ in ids]})
         name = "few_shot" if untuned else name
-        features = self._model.answer(
-            round, round, examples, name, progress, untuned=untuned, other=other
-        )
-        self._record_failures(round, "evaluation", features)
-        # An example that the engine could not answer counts as an empty answer; it is a dead
-        # letter too.
-        predictions = dict(
-            zip(
-                features["id"].to_pylist(),
-                pc.fill_null(features["text"], "").to_pylist(),
-                strict=True,
-            )
-        )
         named = [text for texts in references.values() for text in texts]
+        metrics = choose_metrics(evaluation.metrics, self._config.stopping.steering, named)
+
+        def answer(rows: pa.Table, section: int) -> pa.Table:
+            return self._model.answer(
+                round, round, rows, name, progress, untuned=untuned, section=section, other=other
+            )
+
+        predictions = dict.fromkeys(ids, "")
+        generates = not all(METRICS[metric].likelihood for metric in metrics)
+        if generates:
+            features = answer(examples, 0)
+            self._record_failures(round, "evaluation", features)
+            # An example that the engine could not answer counts as an empty answer; it is a dead
+            # letter too.
+            given = pc.fill_null(features["text"], "").to_pylist()
+            predictions = dict(zip(features["id"].to_pylist(), given, strict=True))
+        nats = {}
+        if any(METRICS[metric].likelihood for metric in metrics):
+            engine = untuned or self._model.engine
+            asked = {id_: references[id_] for id_ in ids}
+            nats = read_nats(answer(list_references(texts, asked, engine), int(generates)))
         result = evaluate_splits(
             splits,
             predictions,
             references,
-            choose_metrics(evaluation.metrics, self._config.stopping.steering, named),
+            metrics,
             evaluation.bootstrap_samples,
             evaluation.confidence,
             self._config.seed,
@@ -843,6 +850,7 @@ class Controller:
                 evaluation.models, build_judges(self._open_context(round, progress))
             ),
             scorer=self._workers.score,
+            nats=nats,
         )
         progress(len(ids), len(ids))
         return result

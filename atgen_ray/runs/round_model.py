@@ -96,7 +96,8 @@ class RoundModel:
                     generator.close()
 
         # Only greedy outputs of the untuned model are the same in every run that shares the cache.
-        if self._config.cache is not None and adapter is None and not samples and untuned is None:
+        alone = adapter is None and not samples and untuned is None
+        if self._config.cache is not None and alone and "answer" not in examples.column_names:
             cache = open_output_cache(
                 self._config.cache,
                 model,

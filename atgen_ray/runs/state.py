@@ -23,8 +23,9 @@ from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import DELETED, Annotation, Progress
 from atgen_ray.core.stored import Stored
 from atgen_ray.evaluation import METRICS, dev_split
+from atgen_ray.evaluation.audit import compare_audited
 from atgen_ray.ray_runtime.workers import SMALL_POOL, run_apart
-from atgen_ray.runs.audit import AuditedScores, compare_audited, read_sample
+from atgen_ray.runs.audit import AuditedScores, read_sample
 from atgen_ray.runs.stored_selection import StoredFeatures, select_stored
 from atgen_ray.selection import Need, find_needs
 from atgen_ray.selection.strategy import MODEL

@@ -15,13 +15,23 @@ from atgen_ray.evaluation.audit.design import (
     draw_second,
 )
 from atgen_ray.evaluation.audit.estimate import AuditScore, estimate_mean
+from atgen_ray.evaluation.audit.scores import (
+    compare_audited,
+    describe_models,
+    score_audit,
+    to_array,
+)
 
 __all__ = [
     "SAMPLE_SCHEMA",
     "AuditSample",
     "AuditScore",
+    "compare_audited",
     "count_first",
+    "describe_models",
     "draw_first",
     "draw_second",
     "estimate_mean",
+    "score_audit",
+    "to_array",
 ]
