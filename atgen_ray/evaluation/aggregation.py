@@ -74,7 +74,8 @@ def evaluate_predictions(
 
     Intervals are percentile bootstraps over examples (Efron, 1979) and do not depend on the order
     of examples. With one example, or with equal scores, the interval is the mean. Every metric sees
-    the same resamples. `nats` are the references' `Case.nats` by id. `scorer` computes the values of one metric, possibly on another machine.
+    the same resamples. `nats` are the references' `Case.nats` by id. `scorer` computes the values
+    of one metric, possibly on another machine.
 
     Raises:
         UserError: a metric is unknown or can judge no example, or an example has no references.
