@@ -92,7 +92,7 @@ def read_answers(config: "RunConfig") -> tuple[list[dict[str, Any]], dict[str, s
     from atgen_ray.store.run_folder import RunFolder
 
     folder = RunFolder(config.storage, config.name)
-    rows = [row | {"error": None} for row in folder.read_jsonl("audit/000.jsonl")]
+    rows = [row | {"error": None} for row in folder.read_jsonl("audit/000/predictions.jsonl")]
     ids = [row["id"] for row in rows]
     texts = folder.read_rows("pool.parquet", ids, ["id", "text"])
     return rows, {row["id"]: row["text"] for row in texts}

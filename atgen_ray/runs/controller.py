@@ -70,7 +70,14 @@ from atgen_ray.runs.metrics_table import collect_rows
 from atgen_ray.runs.provenance import list_versions, write_provenance
 from atgen_ray.runs.round_model import RoundModel
 from atgen_ray.runs.shared_cache import open_embedding_cache, share_embeddings
-from atgen_ray.runs.state import AUDIT, AUDIT_DRAW, AUDIT_LABELS, RunState, check_pool_size
+from atgen_ray.runs.state import (
+    AUDIT,
+    AUDIT_DRAW,
+    AUDIT_LABELS,
+    MEASUREMENT,
+    RunState,
+    check_pool_size,
+)
 from atgen_ray.runs.stopping import MEASURED, SELECTED, find_stop
 from atgen_ray.runs.stored_selection import read_examples, read_vectors
 from atgen_ray.runs.takeover import take_over
@@ -483,23 +490,24 @@ class Controller:
 
     def _measure_model(self, place: int, model: str) -> None:
         """Score one model by the labels of the audit."""
-        path = f"audit/{place:03d}.jsonl"
+        path = f"audit/{place:03d}/predictions.jsonl"
 
         def make(progress: Progress, out: RunFolder) -> None:
             references = {label.id: [label.text] for label in self._state.audit_labels()}
             adapter = find_model(model, self._config, self._journal)
             splits = dict.fromkeys(references, "audit")
             rows, _ = self._score(
-                0, splits, references, progress, name=f"model-{place}", other=adapter
+                place, splits, references, progress, name=MEASUREMENT, other=adapter
             )
             out.write_jsonl(path, rows)
 
-        self._commit(place, "measurement", path, make, f"{round_folder(0)}/model-{place}.parts")
+        self._commit(place, MEASUREMENT, path, make, f"{round_folder(place)}/{MEASUREMENT}.parts")
 
     def _write_measured(self, models: Sequence[str]) -> None:
         """Write the scores of the models, and by how much each differs from the first."""
         sample = read_sample(self._folder)
-        rows = [self._folder.read_jsonl(f"audit/{at:03d}.jsonl") for at in range(len(models))]
+        paths = [f"audit/{at:03d}/predictions.jsonl" for at in range(len(models))]
+        rows = [self._folder.read_jsonl(path) for path in paths]
         confidence = self._config.evaluation.confidence
         self._lease.renew()
         self._folder.write_json(AUDIT_MODELS, describe_models(sample, models, rows, confidence))

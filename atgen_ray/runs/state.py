@@ -38,6 +38,7 @@ from atgen_ray.store.run_folder import RunFolder
 AUDIT_DRAW = "audit-draw"
 AUDIT = "audit"
 AUDIT_LABELS = "audit-labels"
+MEASUREMENT = "measurement"  # of a model by `atgen-ray evaluate`; its round is the model's place
 MOST_CANDIDATES = 80_000_000  # ids of 24 letters that one Arrow array holds, whose limit is 2 GiB
 
 

@@ -49,6 +49,7 @@ INVARIANTS = {
     "doctor": "what disagrees between journal, storage and ledger is named",
 }
 VIEWS = {
+    "audit/models.json",
     "labeled.jsonl",
     "metrics.json",
     "config.yaml",

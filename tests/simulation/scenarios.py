@@ -9,6 +9,7 @@ from helpers.fakes.state import label_of
 
 from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import parse_config
+from atgen_ray.runs.leased_run import Goal
 
 EXAMPLES = 12
 RUN = "sim"
@@ -24,6 +25,7 @@ class Scenario:
         people: who label, if any.
         same: whether the labels are those of the undisturbed run, whatever happens.
         once: whether the provider bills each question once at most.
+        goal: of its controllers.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Scenario:
     people: tuple[str, ...] = ()
     same: bool = True
     once: bool = True
+    goal: Goal = "measure"
     marks: dict[int, str] = field(default_factory=dict)  # in the texts of some examples
 
 
@@ -97,6 +100,11 @@ SCENARIOS = (
         "people-audit",
         {"annotator": PEOPLE, "stopping": {"dollars": 1.0}} | AUDITED,
         ("ann",),
+    ),
+    Scenario(
+        "chat-evaluate",
+        {"annotator": CHAT, "stopping": {"dollars": 1.0}} | AUDITED,
+        goal="evaluate",
     ),
     Scenario(
         "people-two",

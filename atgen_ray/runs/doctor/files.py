@@ -14,7 +14,7 @@ from atgen_ray.config.loading import parse_config, renew_config
 from atgen_ray.core.errors import UserError
 from atgen_ray.runs.doctor.finding import Diagnosis, Finding, name_some
 from atgen_ray.store.journal import REMOVED, Event, Journal
-from atgen_ray.store.layout import ATTEMPTS, PROVIDER_STATE, round_folder
+from atgen_ray.store.layout import ATTEMPTS, AUDIT_MODELS, PROVIDER_STATE, round_folder
 from atgen_ray.store.run_folder import PUBLISHED, STAGING, TRASH, RunFolder
 from atgen_ray.store.step_outputs import FILES, FOLDERS, PLACE, STEPS
 
@@ -26,6 +26,7 @@ VIEWS = {
     "learning_curve.png",
     "metrics.json",
     "report.html",
+    AUDIT_MODELS,
     LABELED,
     PROVIDER_STATE,
     VERSIONS,
@@ -49,6 +50,8 @@ WORK = {
     "few_shot": ("{round}/few_shot.parts/",),
     "training": ("{round}/training/", "{round}/training-"),
     "evaluation": ("{round}/predictions.parts/",),
+    "audit": ("{round}/audit.parts/",),
+    "measurement": ("{round}/measurement.parts/",),
 }
 MOST_BYTES = 1 << 26  # of labeled.jsonl, which is read as a whole
 
