@@ -35,13 +35,18 @@ class Evaluation:
     Attributes:
         metrics: for each metric its `mean` over `count` examples, and the bounds `low` and `high`
             of its bootstrap interval.
+            With `labels` these are estimates over the pool, with their standard `error`.
         adapter: the folder of the adapter that was scored; None is the untuned model.
+        measured: with `labels`, for each model its `model`, `labels` and `metrics`, and for those
+            in `against` the `differences` from the first, by metric: `mean` (above the first where
+            it is positive), `low`, `high`, `count` and `error`. Empty else.
     """
 
     metrics: "dict[str, Aggregate]"
     adapter: Path | None
     _rows: list[dict[str, Any]] = field(repr=False)
     _texts: dict[str, str] = field(repr=False)
+    measured: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def table(self) -> "pd.DataFrame":
         """Return a row for each metric: `metric`, `mean`, `low`, `high`, `count`."""
@@ -78,12 +83,19 @@ def evaluate(
     adapter: Location | None = None,
     input: str | None = None,
     references: str | Sequence[str] | None = None,
+    labels: int | None = None,
+    against: Sequence[str | Run] = (),
     overrides: Overrides = (),
     progress: bool = True,
 ) -> Evaluation:
     """Let a model answer examples greedily, and score the answers.
 
     Nothing is kept. Ray is started as for `run`.
+
+    With `labels` no answers need be known: a sample of the pool is labelled by the annotator of the
+    configuration, as few as are asked for, and the scores are estimates over the pool, with
+    intervals. That work is a run of the name MODEL-evaluate-LABELS, which is kept: the same call
+    goes on where an earlier one was interrupted, and pays for no label twice.
 
     Args:
         model: a run, whose adapter is scored; or a configuration as for `run`, of which the
@@ -98,6 +110,10 @@ def evaluate(
         input: column of the input; default: data.input of the configuration, else "input".
         references: column or columns of the known answers; default: those of the configuration,
             else "references".
+        labels: how many examples of the pool may be labelled to measure by, 8 or more.
+        against: with `labels`: other models, answered for the same examples and compared with the
+            first: runs, their names, RUN:ROUND, "untuned", or folders of adapters. No example that
+            any of these runs had labelled is drawn.
         overrides: settings to change, as for `run`.
         progress: as for `run`.
 
@@ -110,7 +126,16 @@ def evaluate(
         tuned = atgen_ray.evaluate(run, "more-papers.jsonl", metrics=["rougeL", "chrf"])
         untuned = atgen_ray.evaluate(run, "more-papers.jsonl", metrics=["rougeL", "chrf"], round=0)
         tuned.metrics["rougeL"]["mean"] - untuned.metrics["rougeL"]["mean"]
+        found = atgen_ray.evaluate(run, labels=100, against=["untuned"])
+        found.measured[1]["differences"]["rougeL"]
     """
+    if labels is not None:
+        if data is not None or input is not None or references is not None:
+            raise UserError("labels is given beside data, expected one of them")
+        more = {} if metrics is None else {"evaluation.metrics": _list_names(metrics, "metrics")}
+        return _measure(model, labels, against, round, adapter, overrides, more, progress)
+    if against:
+        raise UserError("against is given, expected labels beside it")
     if round is not None and (adapter is not None or not isinstance(model, Run)):
         raise UserError(f"round is {round}, expected it for a run, and no adapter beside it")
     tuned = find_adapter(adapter) if adapter is not None else None
@@ -134,8 +159,41 @@ def evaluate(
 
                 seed = config.seed if config.data.seed is None else config.data.seed
                 split = build_split(config.data, config.prompt, "test", seed)
-            features = answer(config, split.examples, tuned, steps.start("evaluation"))
-            return _score(config, split.examples, split.gold, features, tuned)
+            return _answer_and_score(config, split.examples, split.gold, tuned, steps)
+
+
+def _measure(
+    model: ConfigSource | Run,
+    labels: int,
+    against: Sequence[str | Run],
+    round: int | None,
+    adapter: Location | None,
+    overrides: Overrides,
+    more: Mapping[str, Any],
+    progress: bool,
+) -> Evaluation:
+    """Return how good models are on the pool, by as few labels."""
+    from atgen_ray.api.configuration import check_files
+    from atgen_ray.api.measuring import configure_measurement, read_answers, read_measured
+    from atgen_ray.api.running import follow
+
+    config = configure_measurement(
+        model, labels, against, round=round, adapter=adapter, overrides=overrides
+    )
+    config = resolve(config, more)
+    check_files(config)
+    end = follow(config, "evaluate", open_screen(progress))
+    if end.status == "stopped":
+        raise UserError(f"'{config.name}' was stopped ({end.message}); the same call goes on")
+    measured = read_measured(config)
+    rows, texts = read_answers(config)
+    tuned = None
+    if isinstance(model, Run) and adapter is None:
+        tuned = _find_tuned(model, round)
+    elif adapter is not None:
+        tuned = find_adapter(adapter)
+    folder = None if tuned is None else tuned.local()
+    return Evaluation(measured[0]["metrics"], folder, rows, texts, measured)
 
 
 def _find_tuned(run: Run, round: int | None) -> "Stored | None":
@@ -210,32 +268,46 @@ def _materialized(data: Any) -> Iterator[str | None]:
         yield str(path)
 
 
-def _score(
+def _answer_and_score(
     config: "RunConfig",
     examples: "pa.Table",
     gold: "pa.Table",
-    features: "pa.Table",
     tuned: "Stored | None",
+    steps: Steps,
 ) -> Evaluation:
-    from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
+    from atgen_ray.engines.likelihood import list_references, read_nats
+    from atgen_ray.engines.registry import build_engine
+    from atgen_ray.evaluation import METRICS, Resources, choose_metrics, evaluate_splits
     from atgen_ray.evaluation.ray_scoring import score_on_ray
 
     texts = dict(zip(examples["id"].to_pylist(), examples["text"].to_pylist(), strict=True))
     known = {row["id"]: row["references"] for row in gold.to_pylist()}
-    answers = features.select(["id", "text", "error"]).to_pylist()
     named = [reference for each in known.values() for reference in each]
-    rows, metrics = evaluate_splits(
+    metrics = choose_metrics(config.evaluation.metrics, (), named)
+    progress = steps.start("evaluation")
+    answers: list[dict[str, Any]] = [{"id": id_, "text": "", "error": None} for id_ in texts]
+    if not all(METRICS[name].likelihood for name in metrics):
+        features = answer(config, examples, tuned, progress)
+        answers = features.select(["id", "text", "error"]).to_pylist()
+    nats = {}
+    if any(METRICS[name].likelihood for name in metrics):
+        batch = config.model.model_copy(update={"host": "batch"})
+        engine = build_engine(batch, config.prompt, config.engine)
+        asked = list_references(texts, known, engine)
+        nats = read_nats(answer(config, asked, tuned, progress))
+    rows, found = evaluate_splits(
         dict.fromkeys(texts, "test"),
         {row["id"]: row["text"] or "" for row in answers},
         known,
-        choose_metrics(config.evaluation.metrics, (), named),
+        metrics,
         config.evaluation.bootstrap_samples,
         config.evaluation.confidence,
         config.seed,
         sources=texts,
         resources=Resources(config.evaluation.models),
         scorer=score_on_ray,
+        nats=nats,
     )
     errors = {row["id"]: row["error"] for row in answers}
     rows = [row | {"error": errors[row["id"]]} for row in rows]
-    return Evaluation(metrics["test"], None if tuned is None else tuned.local(), rows, texts)
+    return Evaluation(found["test"], None if tuned is None else tuned.local(), rows, texts)

@@ -137,8 +137,8 @@ class Run:
         `dollars` so far, `seconds` of this round, and for each metric its mean on the test set
         under the metric's name, and its interval under NAME_low and NAME_high.
 
-        Columns of the dev split begin with `dev_`, those of the untuned model with solved examples
-        in its prompt with `few_shot_`.
+        Columns of the dev split begin with `dev_`, those of the audit with `audit_`, those of the
+        untuned model with solved examples in its prompt with `few_shot_`.
         """
         import pandas as pd
 
@@ -153,6 +153,7 @@ class Run:
                 "seconds": sum(row["seconds"].values()),
                 **_spread(row["metrics"], ""),
                 **_spread(row.get("dev_metrics"), "dev_"),
+                **_spread(row.get("audit_metrics"), "audit_"),
                 **_spread(row.get("few_shot_metrics"), "few_shot_"),
             }
             for row in rows
@@ -161,8 +162,8 @@ class Run:
 
     @without_traceback
     def predictions(self, round: int | None = None) -> "pd.DataFrame":
-        """Return the answers of the model after a round: `id`, `split` (test or dev), `input`,
-        `prediction`, `references`, and a column for every metric.
+        """Return the answers of the model after a round: `id`, `split` (test, dev or audit),
+        `input`, `prediction`, `references`, and a column for every metric.
 
         Args:
             round: 0 is the untuned model; default: the last evaluated round.

@@ -5,7 +5,6 @@ Exit status: 0 finished, 2 a mistake in the input, 3 stopped with everything sav
 
 import json
 import sys
-from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +14,6 @@ import typer
 from atgen_ray import __version__
 from atgen_ray.api.comparing import report as write_report
 from atgen_ray.api.configuration import load_config
-from atgen_ray.api.running import follow
 from atgen_ray.api.running import plan as make_plan
 from atgen_ray.api.selecting import configure_selection
 from atgen_ray.cli import config as reference
@@ -23,13 +21,13 @@ from atgen_ray.cli import prices, runs, service
 from atgen_ray.cli.audit import audit
 from atgen_ray.cli.delete import app as deletions
 from atgen_ray.cli.doctor import doctor
+from atgen_ray.cli.driving import STOPPED, drive
+from atgen_ray.cli.evaluate import evaluate
 from atgen_ray.cli.options import AsJson, ForkFrom, Overrides, Source, Storage, console
 from atgen_ray.cli.plugins import plugins
-from atgen_ray.core.errors import RunFailedError, UserError, printable
+from atgen_ray.core.errors import UserError, printable
 from atgen_ray.core.private_files import use_private_files
 from atgen_ray.store.channel import CHANNEL
-
-STOPPED = 3
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,6 +47,7 @@ app.command()(service.serve)
 app.command()(plugins)
 app.command()(doctor)
 app.command()(audit)
+app.command()(evaluate)
 
 
 @app.command()
@@ -71,7 +70,7 @@ def run(
     config = load_config(
         source, overrides=overrides or (), storage=storage, name=name, fork_from=fork_from
     )
-    end = _drive(config, "run", as_json)
+    end = drive(config, "run", as_json)
     _show_end(config, end.status, end.message, as_json)
     if end.status == "stopped":
         raise typer.Exit(STOPPED)
@@ -103,7 +102,7 @@ def select(
 
     check_output(output)
     config = configure_selection(source, count, overrides or (), storage, name)
-    end = _drive(config, "select", as_json)
+    end = drive(config, "select", as_json)
     if end.status == "stopped":
         _show_end(config, end.status, end.message, as_json)
         raise typer.Exit(STOPPED)
@@ -254,27 +253,6 @@ def main() -> None:
         sys.exit(2)
     finally:
         CHANNEL.reset(way)
-
-
-def _drive(config: Any, goal: Any, as_json: bool) -> Any:
-    """Drive a run to its end and return it; exit with status 1 or 2 if it fails."""
-    from atgen_ray.runs.console import choose_screen
-
-    screen = choose_screen(as_json, console)
-    if not as_json:
-        typer.echo(f"{goal} {config.name} in {config.storage}")
-    try:
-        # Ray prints text that is no JSON when a worker dies.
-        with redirect_stdout(sys.stderr) if as_json else nullcontext():
-            return follow(config, goal, screen)
-    except RunFailedError as failure:
-        typer.echo(printable(str(failure)), err=True)
-        typer.echo(
-            f"Run '{config.name}' failed; what it had committed is safe. The same command goes on "
-            f"from there.",
-            err=True,
-        )
-        raise typer.Exit(1) from None
 
 
 def _show_end(config: Any, status: str, message: str, as_json: bool) -> None:

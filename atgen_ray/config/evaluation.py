@@ -22,6 +22,36 @@ from atgen_ray.evaluation import METRICS
 from atgen_ray.evaluation.model_settings import MetricModelsConfig
 
 
+class AuditConfig(Section):
+    """A sample of the pool that is labelled to measure and is never trained on: the score of every
+    round on the pool, with an interval, where there is no test set.
+
+    Its labels come first, from the same annotator and out of the same budgets, as round 0. Two
+    fifths are spread evenly over groups of the pool; the rest go where these showed that scores
+    vary. Each counts by its known probability to be drawn, so the score is unbiased.
+    """
+
+    labels: Annotated[int, Field(ge=8)] = Field(
+        60,
+        description="Labels to measure by: 60 tell a score of 0.5 to about 0.12, 200 to 0.07",
+    )
+    column: str | None = Field(
+        None,
+        description="Column of the pool whose values group it, as a source or a topic; null: "
+        "clusters of embeddings",
+    )
+    embeddings: bool = Field(
+        True,
+        description="Embed the pool, to group it and to learn from the first labels where scores "
+        "vary; false: by the column alone, or not at all",
+    )
+    models: list[str] = Field(
+        default_factory=list,
+        description="What `atgen-ray evaluate` scores: runs as RUN or RUN:ROUND, `untuned`, or "
+        "folders of adapters. No example that these runs had labelled is drawn",
+    )
+
+
 class EvaluationConfig(Section):
     """Greedy answers, compared with the references."""
 
@@ -50,8 +80,13 @@ class EvaluationConfig(Section):
     )
     dev_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.0,
-        description="Share of the labels held out of training to steer stopping; needed by "
-        "plateau and dev_target",
+        description="Share of the labels held out of training to steer stopping; plateau, gain and "
+        "dev_target need it, or an audit",
+    )
+    audit: AuditConfig | None = Field(
+        None,
+        description="Labels of the pool to measure by, where there is no test set; {} for the "
+        "defaults, null: none",
     )
     bootstrap_samples: PositiveInt = Field(
         1000, description="Resamples behind a confidence interval"

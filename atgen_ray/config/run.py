@@ -99,11 +99,13 @@ class RunConfig(Section):
 
     @property
     def embeds(self) -> bool:
-        """Return whether the run embeds its pool: for a strategy, for the weighting of labels, or
-        to say how much of the target is covered.
+        """Return whether the run embeds its pool: for a strategy, for the weighting of labels,
+        for the strata of an audit, or to say how much of the target is covered.
         """
         needs = self.list_needs(1) | self.list_needs(2)  # of the first round, of later ones
+        audit = self.evaluation.audit
         wanted = bool(needs & {"embeddings", "target"}) or self.data.target is not None
+        wanted |= audit is not None and audit.embeddings and audit.column is None
         return wanted or self.training.reweight is not None
 
     def count_picks(self, round: int) -> int:
@@ -244,9 +246,23 @@ class RunConfig(Section):
         steered = self.stopping.steering
         for metric in sorted(steered):
             _check_steering(metric, self.evaluation.metrics)
-        if steered and not self.evaluation.dev_fraction:
+        audit = self.evaluation.audit
+        if steered and not self.evaluation.dev_fraction and audit is None:
             rules = "stopping.plateau, stopping.gain and stopping.dev_target"
-            raise ValueError(f"{rules} need evaluation.dev_fraction above 0, as 0.2")
+            raise ValueError(
+                f"{rules} need evaluation.dev_fraction above 0, as 0.2, or evaluation.audit"
+            )
+        budget = self.stopping.labels
+        if audit is not None and budget is not None and audit.labels >= budget:
+            raise ValueError(
+                f"evaluation.audit.labels is {audit.labels}, expected fewer than stopping.labels "
+                f"({budget}), out of which they are bought"
+            )
+        if self.model.host == "serve" and "nll" in (self.evaluation.metrics or ()):
+            raise ValueError(
+                "evaluation.metrics holds 'nll', which replicas of the service do not compute, "
+                "expected model.host=batch beside it"
+            )
         if self.model.host == "serve" and self.training.method in ("full", "dora"):
             raise ValueError(
                 f"training.method is '{self.training.method}', expected lora, rslora or qlora for "

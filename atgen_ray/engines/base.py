@@ -38,6 +38,7 @@ class Engine(Protocol):
     """Transforms a Ray Data dataset of prompts into one of outputs."""
 
     name: str
+    scores_answers: bool = False  # whether it scores given answers, in a column of that name
 
     def generate(
         self, rows: "Dataset", request: GenerationRequest, adapter: Stored | None
@@ -45,7 +46,9 @@ class Engine(Protocol):
         """Return one output row for each input row, in any order.
 
         Args:
-            rows: columns id, text (the user turn) and sample (0: greedy; from 1: drawn at random).
+            rows: columns id, text (the user turn) and sample (0: greedy; from 1: drawn at random);
+                for an engine that `scores_answers` maybe answer, whose tokens and log-probabilities
+                are then the output.
             request: lengths, temperature and what to report.
             adapter: a peft folder, whose `local()` a worker calls on its own node; None is the base
                 model.
@@ -67,7 +70,7 @@ class Engine(Protocol):
 @dataclass(frozen=True)
 class TokenRequest:
     """A prompt and how to continue it. `temperature` 0 is greedy; `adapter` None is the base
-    model.
+    model. With `answer_ids` nothing is generated: the steps are those of that answer.
     """
 
     token_ids: Sequence[int]
@@ -77,6 +80,7 @@ class TokenRequest:
     seed: int = 0
     top_logprobs: int = 2
     adapter: str | None = None
+    answer_ids: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ def generate_features(
     """Return greedy outputs (and samples) for every example.
 
     Args:
-        examples: columns id and text.
+        examples: columns id and text; with a column answer, answers are scored in one forward pass
+            and nothing is generated.
         parts: folder in the run's folder that keeps the rows done so far; the caller removes it
             once the result is committed.
         batch_size: rows of one batch. Batches hold the same examples in every attempt, so a resumed
@@ -90,18 +91,21 @@ def _plan_batches(examples: pa.Table, samples: int, batch_size: int) -> list[pa.
     """Return batches of similar length, longest first: this saves padding, and a batch too large
     for memory fails at once.
     """
+    forced = "answer" in examples.column_names
+    answers = examples["answer"].to_pylist() if forced else [""] * len(examples)
     rows = sorted(
-        zip(examples["id"].to_pylist(), examples["text"].to_pylist(), strict=True),
-        key=lambda row: (-len(row[1]), row[0]),
+        zip(examples["id"].to_pylist(), examples["text"].to_pylist(), answers, strict=True),
+        key=lambda row: (-len(row[1]) - len(row[2]), row[0]),
     )
     batches = []
     for start in range(0, len(rows), batch_size):
-        ids, texts = zip(*rows[start : start + batch_size], strict=True)
+        ids, texts, given = zip(*rows[start : start + batch_size], strict=True)
         for sample in range(samples + 1):
             columns = {
                 "id": ids,
                 "text": texts,
                 "sample": pa.array([sample] * len(ids), pa.int32()),
+                **({"answer": given} if forced else {}),
             }
             batches.append(pa.table(columns))
     return batches

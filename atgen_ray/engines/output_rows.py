@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from atgen_ray.models.prompts import OverlongPromptError, PromptBuilder
@@ -22,17 +22,30 @@ class Prompt:
     id: str
     sample: int
     token_ids: list[int]
+    answer_ids: list[int] = field(default_factory=list)  # to be scored; empty: generate
 
 
-def encode_rows(builder: PromptBuilder, rows: list[Row]) -> tuple[list[Prompt], list[Row]]:
-    """Return the prompts of `rows` (id, text, sample), and an output row with the reason for each
-    that has no prompt.
+def encode_rows(
+    builder: PromptBuilder, rows: list[Row], max_answer_tokens: int
+) -> tuple[list[Prompt], list[Row]]:
+    """Return the prompts of `rows` (id, text, sample, and maybe the answer that is to be scored),
+    and an output row with the reason for each that has no prompt.
+
+    An answer is cut as in training, after `max_answer_tokens`; one less in a prompt that is cut.
     """
     prompts = []
     failed = []
     for row in rows:
         try:
-            prompts.append(Prompt(row["id"], row["sample"], builder.encode(row["text"])))
+            prompt = builder.encode(row["text"])
+            answer: list[int] = []
+            if row.get("answer") is not None:
+                # An engine's context has room for the longest prompt and answer, and scoring takes
+                # one more token.
+                room = builder.max_prompt_tokens + max_answer_tokens - 1 - len(prompt)
+                longest = max(1, min(room, max_answer_tokens))
+                answer = builder.encode_answer(row["answer"])[:longest]
+            prompts.append(Prompt(row["id"], row["sample"], prompt, answer))
         except OverlongPromptError as error:
             failed.append(failed_row(row["id"], row["sample"], str(error)))
     return prompts, failed
@@ -70,6 +83,21 @@ def output_row(
         "finish_reason": finish_reason,
         "error": None,
     }
+
+
+def scored_row(prompt: Prompt, text: str, logprobs: list[float]) -> Row:
+    """Return the output row of a given answer, with the log-probability of each token in nats."""
+    return output_row(
+        id=prompt.id,
+        sample=prompt.sample,
+        prompt_tokens=len(prompt.token_ids),
+        text=text,
+        token_ids=prompt.answer_ids,
+        logprobs=logprobs,
+        entropies=[],
+        top_logprobs=[],
+        finish_reason="stop",
+    )
 
 
 def failed_row(id_: str, sample: int, reason: str) -> Row:

@@ -1,7 +1,7 @@
 """What SGLang's native HTTP API answers: tokens with their probabilities, and refusals."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atgen_ray.engines.base import TokenStep
@@ -19,9 +19,11 @@ class SGLangError(Exception):
     """
 
 
-def read_answer(answer: Mapping[str, Any], top: int, weights: Weights) -> list[TokenStep]:
+def read_answer(
+    answer: Mapping[str, Any], top: int, weights: Weights, given: Sequence[int] = ()
+) -> list[TokenStep]:
     """Return the steps of one answer of `/generate`, or of one event of a streamed answer, with
-    `top` alternatives each.
+    `top` alternatives each; or those of the `given` answer at the end of the prompt.
 
     Raises:
         RuntimeError: the request was aborted, or its numbers are none.
@@ -36,6 +38,11 @@ def read_answer(answer: Mapping[str, Any], top: int, weights: Weights) -> list[T
             f"SGLang's server answered with the weights '{meta['weight_version']}', expected "
             f"'{weights.loaded}'"
         )
+    if given:
+        scored = meta["input_token_logprobs"][-len(given) :]
+        if [token for _, token, _ in scored] != list(given):
+            raise RuntimeError("SGLang: the answer that was to be scored has other tokens")
+        return [TokenStep(token, logprob, 0.0) for logprob, token, _ in scored]
     steps = []
     last = len(meta["output_token_logprobs"]) - 1
     for place, ((logprob, token, _), listed) in enumerate(

@@ -43,6 +43,7 @@ class SGLangEngine(Engine):
     """Continuous batching in SGLang's own server, one for each of `engine.workers`."""
 
     name = "sglang"
+    scores_answers = True
 
     def __init__(
         self,

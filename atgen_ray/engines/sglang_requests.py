@@ -25,13 +25,21 @@ class RequestWriter:
         """
         for request in requests:
             self._check(request.token_ids)
+            if request.answer_ids:
+                self._check(request.answer_ids)
         top = max(ENTROPY_ALTERNATIVES, *(request.top_logprobs for request in requests))
         body = {
-            "input_ids": [list(request.token_ids) for request in requests],
+            # An answer that is to be scored is the end of the prompt.
+            "input_ids": [[*request.token_ids, *request.answer_ids] for request in requests],
             "sampling_params": [self._sampling(request) for request in requests],
             "return_logprob": True,
             "top_logprobs_num": top,
         }
+        if any(request.answer_ids for request in requests):
+            # From the last token of the prompt on, which itself has no log-probability.
+            body["logprob_start_len"] = [
+                len(request.token_ids) - 1 if request.answer_ids else -1 for request in requests
+            ]
         if weights.adapter is not None:  # without room for adapters SGLang refuses even null
             body["lora_path"] = [weights.adapter] * len(requests)
         return body

@@ -96,7 +96,7 @@ class SGLangServer:
             except ServerGoneError as gone:
                 await self._record_death(gone)
         return [
-            read_answer(answer, request.top_logprobs, weights)
+            read_answer(answer, request.top_logprobs, weights, request.answer_ids)
             for answer, request in zip(answers, requests, strict=True)
         ]
 

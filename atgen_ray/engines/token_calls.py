@@ -14,7 +14,14 @@ from atgen_ray.config import ModelConfig, PromptConfig
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.engines.base import OUTPUT_SCHEMA, TokenRequest, TokenStep
-from atgen_ray.engines.output_rows import Prompt, Row, encode_rows, generate_or_halve, output_row
+from atgen_ray.engines.output_rows import (
+    Prompt,
+    Row,
+    encode_rows,
+    generate_or_halve,
+    output_row,
+    scored_row,
+)
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
 
@@ -41,7 +48,9 @@ class TokenCaller:
         self._ask = connect()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        prompts, outputs = encode_rows(self._prompts, batch.to_pylist())
+        prompts, outputs = encode_rows(
+            self._prompts, batch.to_pylist(), self._request.max_new_tokens
+        )
         outputs += generate_or_halve(prompts, self._generate, _last_line)
         return pa.Table.from_pylist(outputs, schema=OUTPUT_SCHEMA)
 
@@ -60,10 +69,14 @@ class TokenCaller:
             seed=mix_seed(request.seed, prompt.id, prompt.sample) % 2**31,
             top_logprobs=request.top_logprobs,
             adapter=self._adapter,
+            answer_ids=prompt.answer_ids,
         )
 
     def _row(self, prompt: Prompt, steps: Sequence[TokenStep]) -> Row:
         tokens = [step.token for step in steps]
+        if prompt.answer_ids:
+            text = self._prompts.decode(prompt.answer_ids)
+            return scored_row(prompt, text, [step.logprob for step in steps])
         return output_row(
             id=prompt.id,
             sample=prompt.sample,

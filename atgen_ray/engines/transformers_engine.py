@@ -18,6 +18,7 @@ from atgen_ray.engines.output_rows import (
     encode_rows,
     generate_or_halve,
     output_row,
+    scored_row,
 )
 from atgen_ray.models.loading import load_for_inference
 from atgen_ray.ray_runtime.hardware import count_threads
@@ -33,6 +34,7 @@ class TransformersEngine(Engine):
     """Batched generation with `transformers`; entropies are exact, over the whole vocabulary."""
 
     name = "transformers"
+    scores_answers = True
 
     def __init__(self, model: ModelConfig, prompt: PromptConfig, engine: EngineConfig) -> None:
         self._model = model
@@ -75,13 +77,43 @@ class TransformersWorker:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
 
-        prompts, outputs = encode_rows(self.prompts, batch.to_pylist())
+        prompts, outputs = encode_rows(self.prompts, batch.to_pylist(), self.request.max_new_tokens)
+        given = [prompt for prompt in prompts if prompt.answer_ids]
+        outputs += generate_or_halve(given, self._score_batch)
+        prompts = [prompt for prompt in prompts if not prompt.answer_ids]
         greedy = [prompt for prompt in prompts if prompt.sample == 0]
         drawn = [prompt for prompt in prompts if prompt.sample > 0]
         # One call of `generate` has one temperature for all rows.
         outputs += generate_or_halve(greedy, partial(self._generate_batch, sampled=False))
         outputs += generate_or_halve(drawn, partial(self._generate_batch, sampled=True))
         return pa.Table.from_pylist(outputs, schema=OUTPUT_SCHEMA)
+
+    def _score_batch(self, prompts: list[Prompt]) -> list[Row]:
+        """Score given answers in one forward pass; logits are computed for their tokens alone."""
+        import torch
+
+        sequences = [prompt.token_ids + prompt.answer_ids for prompt in prompts]
+        longest = max(len(prompt.answer_ids) for prompt in prompts)
+        input_ids, mask = pad_left(sequences, filler=self.prompts.stop_ids[0])
+        with torch.inference_mode():
+            logits = self.model(
+                input_ids=input_ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                position_ids=(mask.cumsum(-1) - 1).clamp(min=0).to(self.device),
+                logits_to_keep=longest + 1,
+                use_cache=False,
+            ).logits[:, :-1]
+            targets = input_ids[:, -longest:].to(self.device)
+            chosen = torch.log_softmax(logits.float(), -1).gather(2, targets[..., None])
+        found = chosen.squeeze(2).cpu()
+        return [
+            scored_row(
+                prompt,
+                self.prompts.decode(prompt.answer_ids),
+                found[index, longest - len(prompt.answer_ids) :].tolist(),
+            )
+            for index, prompt in enumerate(prompts)
+        ]
 
     def _generate_batch(self, prompts: list[Prompt], sampled: bool) -> list[Row]:
         """Generate for all prompts in one call, greedily or by sampling."""

@@ -52,6 +52,7 @@ class VLLMEngine(Engine):
     """
 
     name = "vllm"
+    scores_answers = True
 
     def __init__(
         self,

@@ -38,11 +38,24 @@ async def complete(
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
-    prompt = {"prompt_token_ids": list(request.token_ids)}
+    if request.answer_ids:
+        # vLLM always generates; the answer is the end of its prompt.
+        settings = SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            prompt_logprobs=1,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+    prompt = {"prompt_token_ids": [*request.token_ids, *request.answer_ids]}
     try:
         (answer,) = [output async for output in generate(prompt, settings, uuid.uuid4().hex)]
     except (ValueError, EngineGenerateError) as error:
         raise RuntimeError(f"vLLM: {error}") from error
+    if request.answer_ids:
+        listed = answer.prompt_logprobs[-len(request.answer_ids) :]
+        pairs = zip(request.answer_ids, listed, strict=True)
+        return [TokenStep(token, values[token].logprob, 0.0) for token, values in pairs]
     return read_steps(answer.outputs[0], request.top_logprobs)
 
 

@@ -67,13 +67,15 @@ def evaluate_predictions(
     sources: Mapping[str, str] | None = None,
     resources: Resources | None = None,
     scorer: Scorer = score_cases,
+    nats: Mapping[str, Sequence[float]] | None = None,
 ) -> Evaluation:
     """Compare each prediction with the references of the same id, and with its source if a metric
     uses that.
 
     Intervals are percentile bootstraps over examples (Efron, 1979) and do not depend on the order
     of examples. With one example, or with equal scores, the interval is the mean. Every metric sees
-    the same resamples. `scorer` computes the values of one metric, possibly on another machine.
+    the same resamples. `nats` are the references' `Case.nats` by id. `scorer` computes the values
+    of one metric, possibly on another machine.
 
     Raises:
         UserError: a metric is unknown or can judge no example, or an example has no references.
@@ -90,7 +92,10 @@ def evaluate_predictions(
         raise ValueError("no examples to evaluate")
     _require("prediction", [id for id in ids if id not in predictions], ValueError)
     _require("reference (data.references)", [id for id in ids if not references.get(id)], UserError)
-    cases = [Case(predictions[id], references[id], (sources or {}).get(id, "")) for id in ids]
+    cases = [
+        Case(predictions[id], references[id], (sources or {}).get(id, ""), (nats or {}).get(id, ()))
+        for id in ids
+    ]
     columns: dict[str, npt.NDArray[np.float64]] = {}
     aggregates: dict[str, Aggregate] = {}
     for name in metrics:

@@ -12,12 +12,14 @@ JudgeFn = Callable[[Sequence[str]], Sequence[str]]
 @dataclass(frozen=True)
 class Case:
     """An answer to judge, its references (known right answers), and the user turn that it answers
-    (`source`).
+    (`source`). `nats` is for metrics of the references' likelihood: minus the log-probability that
+    the model gives each reference, a token of it.
     """
 
     prediction: str
     references: Sequence[str]
     source: str = ""
+    nats: Sequence[float] = ()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ is better, and the best reference counts (NaN without references). sacreBLEU and
 published scale from 0 to 100.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +61,10 @@ class Metric:
 
     `score` returns NaN for a case that it cannot judge. `better` says whether higher or lower
     values are better; "neither" is for metrics that only describe. `heavy` metrics load a model.
-    `judges` is how many language models must be there to grade.
+    `judges` is how many language models must be there to grade. `bounds` are the least and the
+    largest value that there can be, maybe infinite; None where nothing is known. The intervals of
+    an audit rest on them. A metric of `likelihood` reads what the model makes of the references,
+    and no answer.
     """
 
     score: Callable[[Sequence[Case], Resources], Sequence[float]]
@@ -68,6 +72,8 @@ class Metric:
     corpus: Corpus | None = None
     heavy: bool = False
     judges: int = 0
+    bounds: tuple[float, float] | None = (0.0, 1.0)
+    likelihood: bool = False
 
     def __call__(self, prediction: str, references: Sequence[str], source: str = "") -> float:
         """Return the value of one answer."""
@@ -78,16 +84,32 @@ def _each(
     judge: Callable[[str, Sequence[str]], float],
     better: Better = "higher",
     corpus: Corpus | None = None,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
 ) -> Metric:
     """Return a metric of one answer and its references at a time."""
     return Metric(
-        lambda cases, _: [judge(case.prediction, case.references) for case in cases], better, corpus
+        lambda cases, _: [judge(case.prediction, case.references) for case in cases],
+        better,
+        corpus,
+        bounds=bounds,
     )
 
 
-def _sourced(judge: Callable[[str, str], float], better: Better) -> Metric:
+def _sourced(
+    judge: Callable[[str, str], float],
+    better: Better,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+) -> Metric:
     """Return a metric of one answer and its source at a time."""
-    return Metric(lambda cases, _: [judge(case.prediction, case.source) for case in cases], better)
+    return Metric(
+        lambda cases, _: [judge(case.prediction, case.source) for case in cases],
+        better,
+        bounds=bounds,
+    )
+
+
+PERCENT = (0.0, 100.0)
+POSITIVE = (0.0, math.inf)
 
 
 _BUILTIN: dict[str, Metric] = {
@@ -102,23 +124,30 @@ _BUILTIN: dict[str, Metric] = {
     "math_equal": Metric(lambda cases, _: math_equal(cases)),
     "multiple_choice": _each(multiple_choice),
     "tool_calls": _each(tool_calls),
-    "sacrebleu": _each(BLEU.score, corpus=Corpus(BLEU.counts, BLEU.combine)),
-    "sentence_bleu": _each(BLEU.score),
-    "chrf": _each(CHRF.score, corpus=Corpus(CHRF.counts, CHRF.combine)),
-    "words": _each(lambda prediction, _: count_words(prediction), "neither"),
-    "length_ratio": _each(length_ratio, "neither"),
-    "source_length_ratio": _sourced(source_length_ratio, "neither"),
+    "sacrebleu": _each(BLEU.score, corpus=Corpus(BLEU.counts, BLEU.combine), bounds=PERCENT),
+    "sentence_bleu": _each(BLEU.score, bounds=PERCENT),
+    "chrf": _each(CHRF.score, corpus=Corpus(CHRF.counts, CHRF.combine), bounds=PERCENT),
+    "words": _each(lambda prediction, _: count_words(prediction), "neither", bounds=POSITIVE),
+    "length_ratio": _each(length_ratio, "neither", bounds=POSITIVE),
+    "source_length_ratio": _sourced(source_length_ratio, "neither", POSITIVE),
     "novel_unigrams": _sourced(partial(novel_ngrams, 1), "neither"),
     "novel_bigrams": _sourced(partial(novel_ngrams, 2), "neither"),
     "novel_trigrams": _sourced(partial(novel_ngrams, 3), "neither"),
+    # Of the likeliest reference, its end of turn included: the loss of training, and continuous.
+    "nll": Metric(
+        lambda cases, _: [min(case.nats, default=math.nan) for case in cases],
+        "lower",
+        bounds=POSITIVE,
+        likelihood=True,
+    ),
     "repetition": _each(lambda prediction, _: repetition(prediction), "lower"),
     "source_support": Metric(lambda cases, _: score_support(cases)),
-    "bertscore": Metric(score_similarity, heavy=True),
-    "bartscore": Metric(partial(score_likelihood, "source"), heavy=True),
-    "bartscore_reference": Metric(partial(score_likelihood, "reference"), heavy=True),
+    "bertscore": Metric(score_similarity, heavy=True, bounds=None),
+    "bartscore": Metric(partial(score_likelihood, "source"), heavy=True, bounds=None),
+    "bartscore_reference": Metric(partial(score_likelihood, "reference"), heavy=True, bounds=None),
     "alignscore": Metric(score_alignment, heavy=True),
     "llm_judge": Metric(judge_answers, judges=1),
-    "judge_spread": Metric(spread_grades, "neither", judges=2),
+    "judge_spread": Metric(spread_grades, "neither", judges=2, bounds=None),
 }
 METRICS: Registry[Metric] = Registry("atgen_ray.metrics", "metric", _BUILTIN, expect_type(Metric))
 

@@ -13,7 +13,7 @@ from atgen_ray.config import (
 )
 from atgen_ray.core.errors import UserError
 
-Goal = Literal["run", "select", "measure"]
+Goal = Literal["run", "select", "measure", "evaluate"]
 
 
 @dataclass(frozen=True)

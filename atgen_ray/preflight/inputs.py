@@ -205,7 +205,8 @@ def check_metrics(setting: Setting, inputs: Inputs) -> Iterator[str]:
         evaluation.metrics, stopping.steering, [case.prediction for case in cases]
     )
     for name in names:
-        if not METRICS[name].heavy and not METRICS[name].judges:
+        metric = METRICS[name]
+        if not metric.heavy and not metric.judges and not metric.likelihood:
             yield from _try_metric(name, cases)
 
 
@@ -250,10 +251,15 @@ def _has_shots(setting: Setting, key: str) -> bool:
 def find_notes(config: RunConfig, test: pa.Table | None) -> list[str]:
     """Return notes on settings that are valid, but that few users want."""
     notes = []
-    if test is None and not config.evaluation.dev_fraction:
+    audit = config.evaluation.audit
+    if test is None and audit is not None:
+        notes.append(
+            f"data.test is null: {audit.labels} labels of the pool measure, and are not trained on"
+        )
+    elif test is None and not config.evaluation.dev_fraction:
         notes.append(
             "data.test is null and evaluation.dev_fraction is 0: nothing will be evaluated, "
-            "without a curve"
+            "without a curve; evaluation.audit measures by labels of the pool"
         )
     elif test is None:
         notes.append("data.test is null: only the dev split of the labels will be evaluated")

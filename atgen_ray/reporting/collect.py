@@ -19,6 +19,7 @@ from atgen_ray.core.records import DeadLetter
 from atgen_ray.embedding import load_embeddings
 from atgen_ray.embedding.pool import FOLDER as EMBEDDINGS
 from atgen_ray.embedding.pool import TARGET, scan_whitened
+from atgen_ray.evaluation.audit import AuditSample, compare_audited
 from atgen_ray.reporting.diagnostics import (
     PoolMap,
     Prefix,
@@ -30,10 +31,11 @@ from atgen_ray.reporting.examples import build_examples, read_scores
 from atgen_ray.reporting.run_view import Estimate, Pick, PlanView, RoundView, RunView, TrainingView
 from atgen_ray.reporting.target_coverage import TargetCoverage, measure_coverage
 from atgen_ray.selection import read_bound
-from atgen_ray.store.layout import ATTEMPTS, round_folder
+from atgen_ray.store.layout import ATTEMPTS, AUDIT_SAMPLE, round_folder
 from atgen_ray.store.run_folder import RunFolder
 
 PICKS = 10  # of a round, with their texts
+GAIN_CONFIDENCE = 0.95
 ROUND_FILES = ("selection.parquet", "annotations.jsonl", "training.json", "predictions.jsonl")
 Row = dict[str, Any]
 
@@ -97,7 +99,7 @@ def collect_run(
             )
         )
     metric = choose_metric([name for view in views for name in view.metrics], config)
-    first, last = _read_ends(folder, [view for view in views if view.metrics])
+    first, last = _read_ends(folder, [view for view in views if view.metrics], "test")
     scored = {row["id"] for part in (first, last) if part for row in part[1]}
     return RunView(
         name=folder.name,
@@ -115,6 +117,8 @@ def collect_run(
         versions={str(key): str(value) for key, value in _read_versions(folder).items()},
         dead_letters=[*dead_letters],
         dead_letter_count=len(dead_letters),
+        audit_labels=max((row.get("audit_labels") or 0 for row in rows.values()), default=0),
+        audit_gain=_read_audit_gain(folder, [view for view in views if view.audited], metric),
         plan=_compare_plan(_read_json(folder, "plan.json", {}), actual or {}),
         bought=None if actual is None or "labels" not in actual else int(actual["labels"]),
         paid=None if actual is None else actual.get("dollars"),
@@ -325,7 +329,8 @@ def _build_round(
         labels=row.get("labels"),
         dollars=_number(row.get("dollars")) if row else 0.0,
         seconds={step: _number(value) for step, value in (row.get("seconds") or {}).items()},
-        metrics=_read_estimates(row.get("metrics")),
+        metrics=_read_estimates(row.get("metrics") or row.get("audit_metrics")),
+        audited=_read_estimates(row.get("audit_metrics")),
         dev_metrics=_read_estimates(row.get("dev_metrics")),
         strategy=name_strategy(config, number) or "unknown",
         picked=picked,
@@ -377,11 +382,23 @@ def choose_metric(names: Sequence[str], config: Mapping[str, Any]) -> str | None
     return next((name for name in steered if name in names), names[0] if names else None)
 
 
+def _read_audit_gain(
+    folder: RunFolder, views: list[RoundView], metric: str | None
+) -> Estimate | None:
+    """Return by how much the audited score of the last round is above that of the first."""
+    first, last = _read_ends(folder, views, "audit")
+    if metric is None or first is None or last is None or not folder.exists(AUDIT_SAMPLE):
+        return None
+    sample = AuditSample.from_table(folder.read_table(AUDIT_SAMPLE))
+    found = compare_audited(sample, first[1], last[1], metric, GAIN_CONFIDENCE)
+    return None if found is None else Estimate(found.mean, found.low, found.high, found.count)
+
+
 def _read_ends(
-    folder: RunFolder, views: list[RoundView]
+    folder: RunFolder, views: list[RoundView], split: str
 ) -> tuple[tuple[int, list[Row]] | None, ...]:
-    """Return number and test predictions of the first and of the last evaluated round; a single
-    round is the last.
+    """Return number and predictions of a split of the first and of the last evaluated round; a
+    single round is the last.
     """
     numbers = [
         view.round for view in views if folder.exists(_in_round(view.round, "predictions.jsonl"))
@@ -392,7 +409,7 @@ def _read_ends(
             [
                 row
                 for row in _read_jsonl(folder, _in_round(number, "predictions.jsonl"))
-                if row["split"] == "test"
+                if row["split"] == split
             ],
         )
         for number in numbers[:1] + numbers[1:][-1:]

@@ -78,6 +78,7 @@ class RoundView:
     # Of the untuned model that is shown labels of this round in its prompt.
     few_shot: dict[str, Estimate] = field(default_factory=dict)
     target: TargetCoverage | None = None  # by the picks so far; None without a target
+    audited: dict[str, Estimate] = field(default_factory=dict)  # on the pool, by the audit
     stale: int = 0  # labels that the round trained on and that have changed since
 
 
@@ -113,8 +114,15 @@ class RunView:
     drafts: "DraftEffects | None" = None  # None without the experiment
     people: list[dict[str, Any]] = field(default_factory=list)  # `measure_people`
     # By the journal, which also counts the round under way; None: the rounds that have ended.
+    audit_labels: int = 0  # that measure and are never trained on
+    audit_gain: Estimate | None = None  # of the headline's metric, first to last round
     bought: int | None = None
     paid: float | None = None
+
+    @property
+    def audit_alone(self) -> bool:
+        """Return whether the scores are those of the audit, for want of a test set."""
+        return self.test_size is None and self.audit_labels > 0
 
     @property
     def metrics(self) -> list[str]:

@@ -297,9 +297,13 @@ def curve_table(rows: list[dict[str, Any]], width: int) -> Table:
     """Return the learning curve as a table with a row a round: means, and intervals where a screen
     of `width` columns has room for them.
     """
-    metrics = sorted({name for row in rows for name in row["metrics"]}, key=_metric_order)
-    wide = width >= 34 + 22 * len(metrics)
-    table = Table("round", "labels", "dollars", "seconds", *metrics, box=None, pad_edge=False)
+    # Without a test set the scores are those of the audit, if there is one.
+    tested = any(row["metrics"] for row in rows)
+    key, ending = ("metrics", "") if tested else ("audit_metrics", " (audit)")
+    metrics = sorted({name for row in rows for name in row.get(key) or ()}, key=_metric_order)
+    wide = width >= 34 + (22 + len(ending)) * len(metrics)
+    titles = [name + ending for name in metrics]
+    table = Table("round", "labels", "dollars", "seconds", *titles, box=None, pad_edge=False)
     seconds = 0.0
     for row in rows:
         seconds += sum(row["seconds"].values())
@@ -307,7 +311,7 @@ def curve_table(rows: list[dict[str, Any]], width: int) -> Table:
             table.add_row(
                 "shots", "", "", "", *(_estimate(few_shot.get(name), wide) for name in metrics)
             )
-        cells = [_estimate(row["metrics"].get(name), wide) for name in metrics]
+        cells = [_estimate((row.get(key) or {}).get(name), wide) for name in metrics]
         table.add_row(
             str(row["round"]), str(row["labels"]), f"{row['dollars']:.2f}", f"{seconds:.0f}", *cells
         )

@@ -43,6 +43,7 @@ from atgen_ray.core.records import (
     DeadLetter,
     Progress,
 )
+from atgen_ray.core.stored import Stored
 from atgen_ray.data import overlap
 from atgen_ray.embedding import EmbeddingSpace
 from atgen_ray.embedding.pool import FOLDER as EMBEDDINGS
@@ -51,15 +52,35 @@ from atgen_ray.engines.base import Engine
 from atgen_ray.engines.choice import ENGINE
 from atgen_ray.engines.generation import SECTION_ROWS
 from atgen_ray.engines.hidden_states import STATE_SCHEMA, append_states
-from atgen_ray.evaluation import Resources, choose_metrics, evaluate_splits
+from atgen_ray.engines.likelihood import list_references, read_nats
+from atgen_ray.evaluation import METRICS, Resources, choose_metrics, evaluate_splits
+from atgen_ray.evaluation.audit import AuditSample, describe_models, score_audit
 from atgen_ray.models.few_shot import show_solved
+from atgen_ray.runs.audit import (
+    UNTUNED,
+    build_frame,
+    choose_planned,
+    draw,
+    draw_more,
+    exclude_labelled,
+    find_model,
+    list_labelled,
+    read_sample,
+)
 from atgen_ray.runs.estimate import LEAKED, PoolSummary, warn_of_overlap
 from atgen_ray.runs.metrics_table import collect_rows
 from atgen_ray.runs.provenance import list_versions, write_provenance
 from atgen_ray.runs.round_model import RoundModel
 from atgen_ray.runs.shared_cache import open_embedding_cache, share_embeddings
-from atgen_ray.runs.state import RunState, check_pool_size
-from atgen_ray.runs.stopping import BUDGET, SELECTED, find_stop
+from atgen_ray.runs.state import (
+    AUDIT,
+    AUDIT_DRAW,
+    AUDIT_LABELS,
+    MEASUREMENT,
+    RunState,
+    check_pool_size,
+)
+from atgen_ray.runs.stopping import BUDGET, MEASURED, SELECTED, find_stop
 from atgen_ray.runs.stored_selection import read_examples, read_vectors
 from atgen_ray.runs.takeover import take_over
 from atgen_ray.runs.tracking import Tracking
@@ -69,7 +90,13 @@ from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.events import STEP, WARNING, Event
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.label_changes import LABEL_CHANGES, read_last_change
-from atgen_ray.store.layout import round_folder
+from atgen_ray.store.layout import (
+    AUDIT_FIRST,
+    AUDIT_FRAME,
+    AUDIT_MODELS,
+    AUDIT_SAMPLE,
+    round_folder,
+)
 from atgen_ray.store.leases import Lease
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import StepOutputs, describe_shared
@@ -126,6 +153,7 @@ class Controller:
             self.prepare_pool()
             self.prepare_target()
             self.embed_pool()
+            self.draw_audit()
             if self._config.evaluation.zero_shot:
                 self.evaluate_adapter(0)
             round = self._state.inherited
@@ -208,6 +236,8 @@ class Controller:
                 isinstance(annotator, HumanAnnotatorConfig)
                 for _, annotator in list_annotators(self._config.annotator)
             )
+            # The audit may group examples by such a column, too.
+            keeps |= bool((audit := self._config.evaluation.audit) and audit.column)
             pool = self._workers.open_split(data, prompt, "pool", seed, progress, fields=keeps)
             check_pool_size(self._config, pool.size)
             test = None
@@ -381,27 +411,126 @@ class Controller:
             picked = self._folder.read_table(
                 f"{round_folder(round)}/selection.parquet", columns=["id"]
             )
-            # The journal may have labels of this round from before a kill.
-            have = {label.id for label in self._state.labels_of(round)}
-            have |= self._state.deleted  # since they were picked
-            missing = [id_ for id_ in picked["id"].to_pylist() if id_ not in have]
-            texts = self._state.texts(missing)
-            context = self._open_context(round, progress)
-            annotator = build_annotator(self._config.annotator, context)
-            labels, dead = annotator.annotate_batch(missing, [texts[id_] for id_ in missing])
-            # Labels of people are entered as they are given, and may have changed since.
-            have = {label.id for label in self._state.labels_of(round)}
-            dead = [letter for letter in dead if letter.id not in have]
-            labels = [label for label in labels if label.id not in have]
-            self._journal.record_dead_letters(self._lease, round, dead)
-            self._journal.record_annotations(self._lease, round, labels)
-            self._check_budget(round, context)
-            self._check_dead_letters(round, dead, picked.num_rows)
+            self._buy_labels(round, picked["id"].to_pylist(), progress)
             out.write_jsonl(path, [asdict(label) for label in self._state.labels_of(round)])
             progress(picked.num_rows, picked.num_rows)
 
         if self._commit(round, "annotation", path, make):
             self._write_labels(round)
+
+    def _buy_labels(self, round: int, ids: Sequence[str], progress: Progress) -> None:
+        """Have `ids` labelled in `round`, except those that the journal has. Raises as
+        `annotate_batch`.
+        """
+        # The journal may have labels of this round from before a kill.
+        have = {label.id for label in self._state.labels_of(round)}
+        have |= self._state.deleted  # since they were picked
+        missing = [id_ for id_ in ids if id_ not in have]
+        texts = self._state.texts(missing)
+        context = self._open_context(round, progress)
+        annotator = build_annotator(self._config.annotator, context)
+        labels, dead = annotator.annotate_batch(missing, [texts[id_] for id_ in missing])
+        # Labels of people are entered as they are given, and may have changed since.
+        have = {label.id for label in self._state.labels_of(round)}
+        dead = [letter for letter in dead if letter.id not in have]
+        labels = [label for label in labels if label.id not in have]
+        self._journal.record_dead_letters(self._lease, round, dead)
+        self._journal.record_annotations(self._lease, round, labels)
+        self._check_budget(round, context)
+        self._check_dead_letters(round, dead, len(ids))
+
+    def draw_audit(self) -> None:
+        """Draw the examples to measure by, and have them labelled; see `atgen_ray/runs/audit.py`.
+
+        Raises:
+            UserError: the pool is too small, or a budget buys none of these labels.
+            RunPaused: a model left too many of them without a label.
+        """
+        audit = self._config.evaluation.audit
+        if audit is None:
+            return
+        seed = self._config.seed
+
+        def draw_first(_: Progress, out: RunFolder) -> None:
+            candidates = self._state.candidates(self._state.inherited + 1)
+            known = list_labelled(audit.models, self._journal)
+            candidates = exclude_labelled(candidates, known)
+            frame = build_frame(self._folder, audit, candidates, seed)
+            out.write_table(AUDIT_FRAME, frame)
+            out.write_table(AUDIT_FIRST, draw(frame, audit, seed).to_table())
+
+        def draw_second(progress: Progress, out: RunFolder) -> None:
+            first = AuditSample.from_table(self._folder.read_table(AUDIT_FIRST))
+            self._buy_labels(0, first.ids, progress)
+            frame = self._folder.read_table(AUDIT_FRAME)
+            values = self._score_first(progress)
+            sample = draw_more(self._folder, frame, audit, first, values, seed)
+            out.write_table(AUDIT_SAMPLE, sample.to_table())
+
+        def label(progress: Progress, _: RunFolder) -> None:
+            self._buy_labels(0, read_sample(self._folder).ids, progress)
+
+        self._commit(0, AUDIT_DRAW, AUDIT_FIRST, draw_first)
+        self._commit(0, AUDIT, AUDIT_SAMPLE, draw_second, f"{round_folder(0)}/audit.parts")
+        self._commit(0, AUDIT_LABELS, None, label)
+
+    def _score_first(self, progress: Progress) -> dict[str, float | None]:
+        """Return the scores by which the audit is planned, of what it has labelled so far: those of
+        the untuned model, or of the first one that is to be measured.
+        """
+        references = {label.id: [label.text] for label in self._state.audit_labels()}
+        if not references:
+            return {}
+        models = self._config.evaluation.audit.models if self._config.evaluation.audit else []
+        adapter = find_model(models[0], self._config, self._journal) if models else None
+        splits = dict.fromkeys(references, "audit")
+        rows, metrics = self._score(0, splits, references, progress, name="audit", other=adapter)
+        planned = choose_planned(self._config, [*metrics["audit"]])
+        return {row["id"]: row["scores"][planned] for row in rows}
+
+    def measure_models(self) -> str:
+        """Label a sample of the pool and score the models of evaluation.audit.models by it, and the
+        untuned model where there are none; otherwise like `run`.
+        """
+        audit = self._config.evaluation.audit
+        if audit is None:
+            raise UserError("evaluation.audit is null, expected how many labels to measure by")
+        self.recover()
+        self.write_provenance()
+        check_annotators(self._config)
+        self.disclose_models()
+        self.prepare_pool()
+        self.embed_pool()
+        self.draw_audit()
+        models = audit.models or [UNTUNED]
+        for place, model in enumerate(models):
+            self._measure_model(place, model)
+        self._write_measured(models)
+        return MEASURED
+
+    def _measure_model(self, place: int, model: str) -> None:
+        """Score one model by the labels of the audit."""
+        path = f"audit/{place:03d}/predictions.jsonl"
+
+        def make(progress: Progress, out: RunFolder) -> None:
+            references = {label.id: [label.text] for label in self._state.audit_labels()}
+            adapter = find_model(model, self._config, self._journal)
+            splits = dict.fromkeys(references, "audit")
+            rows, _ = self._score(
+                place, splits, references, progress, name=MEASUREMENT, other=adapter
+            )
+            out.write_jsonl(path, rows)
+
+        self._commit(place, MEASUREMENT, path, make, f"{round_folder(place)}/{MEASUREMENT}.parts")
+
+    def _write_measured(self, models: Sequence[str]) -> None:
+        """Write the scores of the models, and by how much each differs from the first."""
+        sample = read_sample(self._folder)
+        paths = [f"audit/{at:03d}/predictions.jsonl" for at in range(len(models))]
+        rows = [self._folder.read_jsonl(path) for path in paths]
+        confidence = self._config.evaluation.confidence
+        self._lease.renew()
+        self._folder.write_json(AUDIT_MODELS, describe_models(sample, models, rows, confidence))
 
     def _write_labels(self, round: int) -> None:
         """Write the labels up to `round` for users."""
@@ -494,15 +623,23 @@ class Controller:
         def make(progress: Progress, out: RunFolder) -> None:
             references = self._state.test_references
             dev = self._state.dev(round)
+            measured = {label.id: [label.text] for label in self._state.audit_labels()}
             splits = dict.fromkeys(references, "test") | dict.fromkeys(dev, "dev")
+            splits |= dict.fromkeys(measured, "audit")
             # The labels of the dev split are its references.
             references = references | {
                 label.id: [label.text] for label in self._state.labels(round) if label.id in dev
             }
+            references |= measured
             rows: list[dict[str, Any]] = []
             metrics: dict[str, Any] = {}
             if splits:
                 rows, metrics = self._score(round, splits, references, progress)
+            if measured:
+                audited = [row for row in rows if row["split"] == "audit"]
+                confidence = self._config.evaluation.confidence
+                metrics["audit"] = score_audit(read_sample(self._folder), audited, confidence)
+                metrics["audit_labels"] = len(audited)
             out.write_jsonl(f"{round_folder(round)}/predictions.jsonl", rows)
             out.write_json(path, metrics)
 
@@ -535,7 +672,8 @@ class Controller:
         selectable = len(self._state.candidates(round + 1))
         count = max(0, min(self._state.affordable(round + 1), selectable))
         stopping = self._config.stopping.model_copy(update={"rounds": self._config.rounds})
-        return find_stop(stopping, round, labels, dev_scores, selectable, bought, count)
+        audited = self._state.audited_scores(round)
+        return find_stop(stopping, round, labels, dev_scores, selectable, bought, count, audited)
 
     def _check_overlap(self) -> None:
         """Warn of examples that are in the test set too. Raise UserError where the pool has no
@@ -694,32 +832,44 @@ class Controller:
         references: Mapping[str, list[str]],
         progress: Progress,
         untuned: Engine | None = None,
+        name: str = "predictions",
+        other: Stored | None = None,
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Return a row for each prediction, and the metrics of each split; `untuned` replaces the
-        engine with the adapter.
+        engine with the adapter, and `other` the adapter. Partial work is kept under `name`.
         """
         evaluation = self._config.evaluation
         ids = sorted(splits)
         texts = self._state.texts(ids)
         examples = pa.table({"id": ids, "text": [texts[id_] for id_ in ids]})
-        name = "few_shot" if untuned else "predictions"
-        features = self._model.answer(round, round, examples, name, progress, untuned=untuned)
-        self._record_failures(round, "evaluation", features)
-        # An example that the engine could not answer counts as an empty answer; it is a dead
-        # letter too.
-        predictions = dict(
-            zip(
-                features["id"].to_pylist(),
-                pc.fill_null(features["text"], "").to_pylist(),
-                strict=True,
-            )
-        )
+        name = "few_shot" if untuned else name
         named = [text for texts in references.values() for text in texts]
+        metrics = choose_metrics(evaluation.metrics, self._config.stopping.steering, named)
+
+        def answer(rows: pa.Table, section: int) -> pa.Table:
+            return self._model.answer(
+                round, round, rows, name, progress, untuned=untuned, section=section, other=other
+            )
+
+        predictions = dict.fromkeys(ids, "")
+        generates = not all(METRICS[metric].likelihood for metric in metrics)
+        if generates:
+            features = answer(examples, 0)
+            self._record_failures(round, "evaluation", features)
+            # An example that the engine could not answer counts as an empty answer; it is a dead
+            # letter too.
+            given = pc.fill_null(features["text"], "").to_pylist()
+            predictions = dict(zip(features["id"].to_pylist(), given, strict=True))
+        nats = {}
+        if any(METRICS[metric].likelihood for metric in metrics):
+            engine = untuned or self._model.engine
+            asked = {id_: references[id_] for id_ in ids}
+            nats = read_nats(answer(list_references(texts, asked, engine), int(generates)))
         result = evaluate_splits(
             splits,
             predictions,
             references,
-            choose_metrics(evaluation.metrics, self._config.stopping.steering, named),
+            metrics,
             evaluation.bootstrap_samples,
             evaluation.confidence,
             self._config.seed,
@@ -728,6 +878,7 @@ class Controller:
                 evaluation.models, build_judges(self._open_context(round, progress))
             ),
             scorer=self._workers.score,
+            nats=nats,
         )
         progress(len(ids), len(ids))
         return result

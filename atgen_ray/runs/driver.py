@@ -33,13 +33,13 @@ from atgen_ray.preflight import find_cluster_problems, find_problems, raise_prob
 from atgen_ray.ray_runtime.session import NAMESPACE, is_private, run_session
 from atgen_ray.runs.controller_actor import ControllerActor, actor_name
 from atgen_ray.runs.leased_run import Goal, Snapshot
-from atgen_ray.runs.stopping import SELECTED
+from atgen_ray.runs.stopping import MEASURED, SELECTED
 from atgen_ray.runs.takeover import settle_source
 from atgen_ray.store.changes import audited
 from atgen_ray.store.events import Event
 from atgen_ray.store.housekeeping import set_served
 from atgen_ray.store.journal import Journal, open_journal
-from atgen_ray.store.layout import round_folder
+from atgen_ray.store.layout import AUDIT_MODELS, round_folder
 from atgen_ray.store.owner import name_user
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.run_records import explain_end
@@ -109,8 +109,10 @@ def find_end(config: RunConfig, journal: Journal, goal: Goal) -> Snapshot | None
     if known is None or {change.key.split(".")[0] for change in changes} - PLACES:
         return None
     end = read_end(journal, config.name, 0, None)
-    output = "metrics.json" if goal == "run" else f"{round_folder(1)}/selection.parquet"
-    ended = known.status == "finished" and not (goal == "run" and end.message == SELECTED)
+    outputs = {"select": f"{round_folder(1)}/selection.parquet", "evaluate": AUDIT_MODELS}
+    output = "metrics.json" if goal == "run" else outputs.get(goal, outputs["select"])
+    unfinished = goal == "run" and end.message in (SELECTED, MEASURED)
+    ended = known.status == "finished" and not unfinished
     return end if ended and RunFolder(config.storage, config.name).exists(output) else None
 
 

@@ -220,7 +220,7 @@ def estimate_labels(config: RunConfig, selectable: int) -> list[int]:
     """Return the labels after each round when `selectable` examples may be selected."""
     limit = min(selectable, config.stopping.labels or selectable)
     labels: list[int] = []
-    total = 0
+    total = config.evaluation.audit.labels if config.evaluation.audit else 0
     while len(labels) < config.rounds and total < limit:
         total = min(limit, total + config.count_picks(len(labels) + 1))
         labels.append(total)
@@ -239,8 +239,12 @@ def estimate_work(
     training = config.training
     selection = config.selection
     dev_fraction = config.evaluation.dev_fraction
+    audit = config.evaluation.audit
+    measured = audit.labels if audit else 0
+    grouped = audit is not None and audit.embeddings and audit.column is None
+    test += measured
     work = {
-        "embedding": pool if training.reweight or config.data.target else 0,
+        "embedding": pool if training.reweight or config.data.target or grouped else 0,
         "generation": 0,
         "training": 0,
         "evaluation": test * (config.evaluation.zero_shot + bool(config.evaluation.few_shot)),
@@ -251,14 +255,15 @@ def estimate_work(
             work["embedding"] = pool
         if needs & MODEL:
             # The model answers the candidates, or with a shortlist only its examples.
-            left = selectable - (labels[index - 1] if index else 0)
+            left = selectable - (labels[index - 1] if index else measured)
             seen = min(left, selection.candidates or left)
             if selection.shortlist:
                 seen = min(seen, selection.shortlist.count)
             work["generation"] += seen
-        dev = round(count * dev_fraction)
+        learnt = count - measured
+        dev = round(learnt * dev_fraction)
         work["evaluation"] += test + dev
-        batches = math.ceil(max(1, count - dev) / training.batch_size)
+        batches = math.ceil(max(1, learnt - dev) / training.batch_size)
         work["training"] += math.ceil(batches * training.epochs)
     return work
 

@@ -82,14 +82,15 @@ class Gain:
 
 
 def predict_gain(
-    labels: Sequence[float], scores: Sequence[float], more: float, seed: int = 0
+    labels: Sequence[float], scores: Sequence[float], more: float, seed: int = 0, noise: float = 0.0
 ) -> Gain | None:
     """Return the predicted gain from `more` labels, or None with fewer than `POINTS` points.
 
     The method is a parametric bootstrap: curves are drawn from the fit with the spread of the
     residuals, and fitted again (Efron and Tibshirani 1993, chapter 6). A few points determine
     that spread badly, so each draw has its own, from the scaled inverse chi-squared distribution
-    (Gelman et al. 2013, section 14.2). A curve that is no power law is covered by neither.
+    (Gelman et al. 2013, section 14.2). A curve that is no power law is covered by neither. The
+    spread is `noise` at least, the standard deviation that a score is known to have.
     """
     if len(scores) < POINTS:
         return None
@@ -100,10 +101,11 @@ def predict_gain(
     ).predict(labels)
     rng = np.random.default_rng(seed)
     spreads = np.sqrt(residuals @ residuals / rng.chisquare(len(scores) - PARAMETERS, DRAWS))
-    noise = rng.normal(size=(DRAWS, len(scores))) * spreads[:, None]
+    spreads = np.maximum(spreads, noise)
+    errors = rng.normal(size=(DRAWS, len(scores))) * spreads[:, None]
     now = labels[-1]
     drawn = np.array(
-        [fit_power_law(labels, fitted + row).predict([now, now + more]) for row in noise]
+        [fit_power_law(labels, fitted + row).predict([now, now + more]) for row in errors]
     )
     measured = drawn[:, 1] + rng.normal(size=DRAWS) * spreads
     return Gain(drawn[:, 1] - drawn[:, 0], measured - scores[-1])

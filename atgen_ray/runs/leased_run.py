@@ -47,7 +47,8 @@ LIVELY_RENEWALS = 2  # of a lease while another controller waits for it, after w
 # How long a step may take to notice that it is to stop; `ray job stop` kills the driver after 3.
 STOP_SECONDS = 2.0
 
-Goal = Literal["run", "select", "measure"]  # measure: a run of a suite, without a report of its own
+# measure: a run of a suite, without a report of its own; evaluate: scores of given models alone
+Goal = Literal["run", "select", "measure", "evaluate"]
 Report = Callable[[str | None], None]
 
 logger = logging.getLogger(__name__)
@@ -241,8 +242,11 @@ class LeasedRun:
                 around.workers or RAY_WORKERS,
             )
             with closing(controller), around.watch(self._tracker.wait):
-                reason = controller.run_selection() if self._goal == "select" else controller.run()
-            if self._goal != "measure":
+                reason = {
+                    "select": controller.run_selection,
+                    "evaluate": controller.measure_models,
+                }.get(self._goal, controller.run)()
+            if self._goal not in ("measure", "evaluate"):
                 lease.renew()
                 publish_report(self._config, self._journal, folder, reason)
         except RunStopped as stop:

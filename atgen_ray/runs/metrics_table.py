@@ -14,9 +14,10 @@ def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str
 
     Each has `round`, `labels` and `dollars` so far, `seconds` of its steps, `metrics` on the test
     set and `dev_metrics` on the dev split (null without one), every metric with its mean, interval
-    and count. A run that took over labels also has `inherited_dollars`, which the other run paid
-    for them. With evaluation.few_shot the first round also has `few_shot_metrics` of the untuned
-    model.
+    and count. With evaluation.audit it has `audit_metrics`, the scores on the pool as estimated,
+    with their standard `error`, and `audit_labels`, how many of the labels measure. A run that took
+    over labels also has `inherited_dollars`, which the other run paid for them.
+    With evaluation.few_shot the first round also has `few_shot_metrics` of the untuned model.
     """
     steps = journal.steps(run)
     seconds: dict[int, dict[str, float]] = defaultdict(dict)
@@ -37,6 +38,9 @@ def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str
             "metrics": metrics.get("test", {}),
             "dev_metrics": metrics.get("dev"),
         }
+        if "audit" in metrics:
+            row["audit_metrics"] = metrics["audit"]
+            row["audit_labels"] = metrics["audit_labels"]
         if inherited:
             others = sum(dollars for paid_at, dollars in inherited.items() if paid_at <= at)
             row["inherited_dollars"] = round(others, 6)

@@ -61,6 +61,7 @@ class RoundModel:
         samples: int = 0,
         untuned: Engine | None = None,
         section: int = 0,
+        other: Stored | None = None,
     ) -> pa.Table:
         """Return the outputs for `examples` of the model after `adapter_round`, or of the engine
         `untuned`.
@@ -68,13 +69,14 @@ class RoundModel:
         Args:
             round: the round under way; its folder keeps partial results under `name`.
             section: number of the examples among those of a pass that is made in sections.
+            other: an adapter of another run, to answer with.
 
         Returns:
             FEATURES_SCHEMA, sorted by id.
         """
         model = self._config.model
         engine = self._config.engine
-        adapter = None if untuned else self._state.adapter(adapter_round)
+        adapter = other or (None if untuned else self._state.adapter(adapter_round))
         seed = mix_seed(self._config.seed, "generation", round)
         request = GenerationRequest(model.max_new_tokens, samples=samples, seed=seed)
 
@@ -103,7 +105,8 @@ class RoundModel:
                     generator.close()
 
         # Only greedy outputs of the untuned model are the same in every run that shares the cache.
-        if self._config.cache is not None and adapter is None and not samples and untuned is None:
+        alone = adapter is None and not samples and untuned is None
+        if self._config.cache is not None and alone and "answer" not in examples.column_names:
             cache = open_output_cache(
                 self._config.cache,
                 model,

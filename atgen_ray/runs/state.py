@@ -21,16 +21,23 @@ from atgen_ray.core.errors import OutputMissingError, UserError
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import DELETED, Annotation, Progress
 from atgen_ray.core.stored import Stored
-from atgen_ray.evaluation import dev_split
+from atgen_ray.evaluation import METRICS, dev_split
+from atgen_ray.evaluation.audit import compare_audited
 from atgen_ray.ray_runtime.workers import SMALL_POOL, run_apart
+from atgen_ray.runs.audit import AuditedScores, read_sample
 from atgen_ray.runs.stored_selection import StoredFeatures, select_stored
 from atgen_ray.selection import Need
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.layout import round_folder
+from atgen_ray.store.layout import AUDIT_FIRST, AUDIT_SAMPLE, round_folder
 from atgen_ray.store.ledger import read_cost
 from atgen_ray.store.run_folder import RunFolder
 
+# Steps of round 0 that draw the audit and have its labels; `atgen_ray/runs/audit.py`.
+AUDIT_DRAW = "audit-draw"
+AUDIT = "audit"
+AUDIT_LABELS = "audit-labels"
+MEASUREMENT = "measurement"  # of a model by `atgen-ray evaluate`; its round is the model's place
 MOST_CANDIDATES = 80_000_000  # ids of 24 letters that one Arrow array holds, whose limit is 2 GiB
 
 
@@ -64,6 +71,7 @@ class RunState:
         self._journal = journal
         self._folder = folder
         self._texts: dict[str, str] = {}
+        self._drawn: set[str] | None = None
 
     @property
     def inherited(self) -> int:
@@ -120,6 +128,7 @@ class RunState:
         """
         unwanted = set(self._journal.labelled(self._config.name, last=round - 1))
         unwanted |= self._journal.buried(self._config.name, before=round)
+        unwanted |= self.audited
         closed = pa.array(unwanted, pa.string())
         limit = self._config.selection.candidates
         if limit is None:
@@ -194,8 +203,35 @@ class RunState:
         return run_apart(select_stored, (*arguments, remote), 0, lambda: progress(0, len(ids)))
 
     def labels(self, round: int) -> list[Annotation]:
-        """Return the labels bought up to and including `round`, in the order of purchase."""
-        return [label for _, label in self._journal.annotations(self._config.name, last=round)]
+        """Return the labels bought up to and including `round`, in the order of purchase, without
+        those of the audit, from which nothing is learnt.
+        """
+        audited = self.audited
+        bought = self._journal.annotations(self._config.name, last=round)
+        return [label for _, label in bought if label.id not in audited]
+
+    @property
+    def audited(self) -> set[str]:
+        """Return the examples that the audit has drawn so far, with a label or without."""
+        if self._config.evaluation.audit is None:
+            return set()
+        if self._drawn is None:
+            drawn = AUDIT_SAMPLE
+            if not self.has_output(0, AUDIT, drawn):
+                if not self.has_output(0, AUDIT_DRAW, AUDIT_FIRST):
+                    return set()
+                drawn = AUDIT_FIRST
+            ids = set(self._folder.read_table(drawn, ["id"])["id"].to_pylist())
+            if drawn == AUDIT_FIRST:
+                return ids
+            self._drawn = ids  # it is read in every step, and never changes again
+        return self._drawn
+
+    def audit_labels(self) -> list[Annotation]:
+        """Return the labels of the audit."""
+        audited = self.audited
+        bought = self._journal.annotations(self._config.name, last=0) if audited else []
+        return [label for _, label in bought if label.id in audited]
 
     @property
     def deleted(self) -> set[str]:
@@ -271,31 +307,66 @@ class RunState:
             explain_missing(self._config.name, round, step, self._folder.path(path))
         )
 
+    @property
+    def steers_by(self) -> str:
+        """Return the split whose scores may end the run: dev, or audit where there is none."""
+        evaluation = self._config.evaluation
+        return "audit" if evaluation.audit and not evaluation.dev_fraction else "dev"
+
     def bought(self, round: int) -> list[tuple[int, float]]:
-        """Return labels and dollars so far after each round up to `round` that has a dev score;
-        parallel to `dev_scores`.
+        """Return labels to learn from and their dollars so far after each round up to `round` that
+        has a score to steer by; parallel to `dev_scores`.
         """
         spending = read_cost(self._journal, self._config.name)
-        rounds = [
-            at
-            for at in self._learnt(round)
-            if "dev" in self._folder.read_json(f"{round_folder(at)}/metrics.json")
-        ]
+        measured = len(self.audit_labels())
+        if measured:
+            spending = {when: paid for when, paid in spending.items() if when}
         return [
-            (self.count_labels(at), sum(paid for when, paid in spending.items() if when <= at))
-            for at in rounds
+            (
+                self.count_labels(at) - measured,
+                sum(paid for when, paid in spending.items() if when <= at),
+            )
+            for at, _ in self._steering(round)
         ]
 
     def dev_scores(self, round: int) -> list[dict[str, float]]:
-        """Return the mean of every metric on the dev split, one mapping a round up to `round`."""
-        metrics = [
-            self._folder.read_json(f"{round_folder(at)}/metrics.json") for at in self._learnt(round)
-        ]
+        """Return the mean of every metric on the dev split, or as audited where there is none, one
+        mapping a round up to `round`.
+        """
         return [
-            {name: value["mean"] for name, value in row["dev"].items()}
-            for row in metrics
-            if "dev" in row
+            {name: value["mean"] for name, value in row.items()} for _, row in self._steering(round)
         ]
+
+    def audited_scores(self, round: int) -> AuditedScores | None:
+        """Return how sure the scores of `dev_scores` are; None where they are those of a split."""
+        steering = self._steering(round) if self.steers_by == "audit" else []
+        if not steering:
+            return None
+        confidence = self._config.evaluation.confidence
+        sample = read_sample(self._folder)
+
+        def compare(metric: str, first: int, second: int) -> float:
+            one, other = (self._audited_rows(steering[place][0]) for place in (first, second))
+            found = compare_audited(sample, one, other, metric, confidence)
+            return found.error if found else 0.0
+
+        sure = {
+            name: value["high" if METRICS[name].better == "lower" else "low"]
+            for name, value in steering[-1][1].items()
+        }
+        return AuditedScores(sure, compare)
+
+    def _audited_rows(self, round: int) -> list[dict[str, Any]]:
+        rows = self._folder.read_jsonl(f"{round_folder(round)}/predictions.jsonl")
+        return [row for row in rows if row["split"] == "audit"]
+
+    def _steering(self, round: int) -> list[tuple[int, dict[str, Any]]]:
+        """Return each round up to `round` that has scores to steer by, with its metrics."""
+        rows = [
+            (at, self._folder.read_json(f"{round_folder(at)}/metrics.json"))
+            for at in self._learnt(round)
+        ]
+        return [(at, row[self.steers_by]) for at, row in rows if row.get(self.steers_by)]
 
     def _learnt(self, round: int) -> range:
         """Return the rounds up to `round` in which the run has trained and evaluated."""

@@ -204,7 +204,7 @@ class WandbTracker:
                 x_disable_stats=True,
             ),
         )
-        for name in ("test/*", "dev/*", "few_shot/*", "seconds/*", "dollars", "round"):
+        for name in ("test/*", "dev/*", "audit/*", "few_shot/*", "seconds/*", "dollars", "round"):
             self._run.define_metric(name, step_metric="labels")
         self._run.define_metric("loss", step_metric="optimiser_step")
 
@@ -326,6 +326,7 @@ class Tracking:
         for name, values in (
             ("test", row["metrics"]),
             ("dev", row["dev_metrics"] or {}),
+            ("audit", row.get("audit_metrics", {})),
             ("few_shot", row.get("few_shot_metrics", {})),
         ):
             metrics |= {f"{name}/{metric}": value["mean"] for metric, value in values.items()}

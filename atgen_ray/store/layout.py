@@ -2,6 +2,11 @@
 
 ATTEMPTS = "attempts"
 PROVIDER_STATE = "provider.json"  # what the provider of the annotating model was last seen to do
+# The audit: what may be drawn, with groups; the first draw; both draws.
+AUDIT_FRAME = "audit/frame.parquet"
+AUDIT_FIRST = "audit/first.parquet"
+AUDIT_SAMPLE = "audit/sample.parquet"
+AUDIT_MODELS = "audit/models.json"  # what `atgen-ray evaluate` found
 
 
 def round_folder(round: int) -> str:

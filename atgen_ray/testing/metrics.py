@@ -14,7 +14,7 @@ from atgen_ray.evaluation.registry import Better, Metric
 
 Cases = Sequence[Case]
 CASES = (
-    Case("the cat sat", ["the cat sat", "a cat sat"], "Where did the cat sit?"),
+    Case("the cat sat", ["the cat sat", "a cat sat"], "Where did the cat sit?", (1.5, 0.5)),
     Case("a dog", ["the cat sat"], "Where did the cat sit?"),
     Case("", ["the cat sat"], ""),
     Case("東京タワー", ["東京タワー"], "どこ"),

@@ -21,7 +21,10 @@ def test_scores_by_example_and_their_mean():
         for name, metric in METRICS.items()
         if not metric.heavy and not metric.judges and name != "tool_calls"
     ]
-    evaluation = evaluate_predictions(predictions, {"a": ["cat"], "b": ["Cat.", "bird"]}, names)
+    references = {"a": ["cat"], "b": ["Cat.", "bird"]}
+    nats = {"a": [1.5], "b": [2.0, 0.5]}
+    evaluation = evaluate_predictions(predictions, references, names, nats=nats)
+    assert evaluation.metrics["nll"]["mean"] == 1.0  # the likeliest reference counts
     assert evaluation.scores.column_names == ["id", *names]
     rows = {row["id"]: row for row in evaluation.scores.to_pylist()}
     assert list(rows) == ["a", "b"]

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atgen_ray.config import StoppingConfig
+from atgen_ray.config import PlateauConfig, StoppingConfig
+from atgen_ray.runs.audit import AuditedScores
+from atgen_ray.runs.learning_curve import predict_gain
 from atgen_ray.runs.stopping import find_stop
 
 PLATEAU = "plateau: rougeL on the dev split no longer rises"
@@ -126,6 +128,7 @@ def test_what_was_reached_is_named_before_what_ran_out() -> None:
 
 def test_the_test_set_is_not_among_the_arguments() -> None:
     known = ["stopping", "rounds", "labels", "dev_scores", "selectable", "bought", "count"]
+    known += ["audited"]
     assert list(inspect.signature(find_stop).parameters) == known
 
 
@@ -228,3 +231,47 @@ def test_more_certainty_is_slower_to_stop() -> None:
     noisy = [0.30, 0.42, 0.37, 0.43, 0.40]
     assert gain(noisy, 0.004, certainty=0.1) is not None
     assert gain(noisy, 0.004, certainty=1.0) is None
+
+
+def audited(error: float, **sure: float) -> AuditedScores:
+    """Scores of an audit: the sure bounds of the last round, and one error for every difference."""
+    return AuditedScores(sure, lambda metric, first, second: error)
+
+
+def test_an_audited_target_is_reached_by_the_whole_interval() -> None:
+    config = StoppingConfig(dev_target={"rougeL": 0.5})
+    scores = [{"rougeL": 0.6}]
+    assert find_stop(config, 1, 9, scores, 9, audited=audited(0.1, rougeL=0.49)) is None
+    reason = find_stop(config, 1, 9, scores, 9, audited=audited(0.1, rougeL=0.5))
+    assert reason == "audit target reached"
+
+
+def test_of_an_audited_loss_the_upper_bound_counts() -> None:
+    config = StoppingConfig(dev_target={"nll": 1.0})
+    scores = [{"nll": 0.8}]
+    assert find_stop(config, 1, 9, scores, 9, audited=audited(0.1, nll=1.1)) is None
+    assert find_stop(config, 1, 9, scores, 9, audited=audited(0.1, nll=1.0)) is not None
+
+
+@pytest.mark.parametrize(("error", "ends"), [(0.02, False), (0.05, True)])
+def test_a_rise_within_its_standard_error_is_a_plateau(error: float, ends: bool) -> None:
+    config = StoppingConfig(plateau=PlateauConfig(patience=1))
+    scores = [{"rougeL": 0.5}, {"rougeL": 0.54}]
+    reason = find_stop(config, 2, 9, scores, 9, audited=audited(error, rougeL=0.4))
+    assert reason == ("plateau: rougeL as audited no longer rises" if ends else None)
+
+
+def test_a_falling_loss_is_a_gain() -> None:
+    config = StoppingConfig(plateau=PlateauConfig(metric="nll", patience=1))
+    assert find_stop(config, 2, 9, [{"nll": 2.0}, {"nll": 1.5}], 9) is None
+    stopped = find_stop(config, 2, 9, [{"nll": 1.5}, {"nll": 1.5}], 9)
+    assert stopped == "plateau: nll on the dev split no longer falls"
+
+
+def test_the_noise_of_an_audit_widens_a_forecast() -> None:
+    labels, scores = [10, 20, 40, 80, 160], [0.3, 0.4, 0.47, 0.52, 0.55]
+    sure = predict_gain(labels, scores, 160)
+    noisy = predict_gain(labels, scores, 160, noise=0.1)
+    assert sure is not None
+    assert noisy is not None
+    assert noisy.expected.std() > 3 * sure.expected.std()

@@ -104,9 +104,9 @@ def test_a_run_over_http_reads_data_below_a_root_alone(root: Path, key: str) -> 
     keys = ("pool", "test", "target", "path")
     moved = restrict_data(DataConfig.model_validate(dict.fromkeys(keys, inside)), [str(root)])
     assert {getattr(moved, key) for key in keys} == {str(Path(inside).resolve())}
+    wrong = DataConfig.model_validate(dict.fromkeys(keys, inside) | {key: outside})
     with pytest.raises(UserError, match=rf"data\.{key} is .*data_roots"):
-        wrong = dict.fromkeys(keys, inside) | {key: outside}
-        restrict_data(DataConfig.model_validate(wrong), [str(root)])
+        restrict_data(wrong, [str(root)])
 
 
 @pytest.mark.parametrize("key", ["annotator.notice", "notify"])

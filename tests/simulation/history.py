@@ -19,7 +19,7 @@ from atgen_ray.core.machine import running_on
 from atgen_ray.runs.doctor import examine
 from atgen_ray.runs.doctor.finding import Finding
 from atgen_ray.runs.driver import enter_run, find_end
-from atgen_ray.runs.leased_run import LeasedRun, Snapshot, Surroundings
+from atgen_ray.runs.leased_run import Goal, LeasedRun, Snapshot, Surroundings
 from atgen_ray.store.journal import Journal, open_journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
@@ -279,7 +279,13 @@ class _Stage:
 
     def _give_command(self) -> None:
         self.starts += 1
-        command = _Command(self.world, self.config, self.starts, lambda: self.world.notify(self))
+        command = _Command(
+            self.world,
+            self.config,
+            self.starts,
+            lambda: self.world.notify(self),
+            self.scenario.goal,
+        )
         self._commands.append(command)
         self.world.spawn(command.process, self._guard, command.work)
 
@@ -328,7 +334,9 @@ class _Stage:
 class _Command:
     """One `atgen-ray run`: a driver and its controller, in one process."""
 
-    def __init__(self, world: World, config: RunConfig, number: int, ended: Any) -> None:
+    def __init__(
+        self, world: World, config: RunConfig, number: int, ended: Any, goal: Goal
+    ) -> None:
         host = world.chance.choice(["one", "two"])
         self.process = Process(f"controller-{number}", host=host)
         self.message = ""
@@ -339,6 +347,7 @@ class _Command:
         self._number = number
         self._done = False
         self._notify = ended
+        self._goal = goal
 
     @property
     def works(self) -> bool:
@@ -367,7 +376,7 @@ class _Command:
         with world.still():
             journal = open_journal(self._config.storage, self._config.database_url)
         self.journals.append(journal)
-        if (end := find_end(self._config, journal, "measure")) is not None:
+        if (end := find_end(self._config, journal, self._goal)) is not None:
             return end.message
         config = enter_run(self._config, journal)
         ended = world.event()
@@ -381,7 +390,7 @@ class _Command:
         self.process.owner = f"owner-{self._number}"
         identity = ProcessIdentity(self.process.owner, host, self._number, 0.0, host)
         with world.still():
-            run = LeasedRun(config, identity, "measure", around)
+            run = LeasedRun(config, identity, self._goal, around)
         self.journals.append(run._journal)
         self.run = run
         run.start()

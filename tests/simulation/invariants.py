@@ -49,6 +49,7 @@ INVARIANTS = {
     "doctor": "what disagrees between journal, storage and ledger is named",
 }
 VIEWS = {
+    "audit/models.json",
     "labeled.jsonl",
     "metrics.json",
     "config.yaml",
@@ -281,7 +282,7 @@ class Invariants:
             examples = [
                 TrainingExample(row[2], self._text(row[2]), row[4])
                 for row in self._labels
-                if row[1] <= round
+                if 0 < row[1] <= round  # labels of round 0 are the audit's, from which none learns
             ]
             weights = (folder / "adapter" / ADAPTER).read_text()
             expected = weigh(examples, mix_seed(self.config.seed, "training", round))

@@ -9,6 +9,7 @@ from helpers.fakes.state import label_of
 
 from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import parse_config
+from atgen_ray.runs.leased_run import Goal
 
 EXAMPLES = 12
 RUN = "sim"
@@ -24,6 +25,7 @@ class Scenario:
         people: who label, if any.
         same: whether the labels are those of the undisturbed run, whatever happens.
         once: whether the provider bills each question once at most.
+        goal: of its controllers.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Scenario:
     people: tuple[str, ...] = ()
     same: bool = True
     once: bool = True
+    goal: Goal = "measure"
     marks: dict[int, str] = field(default_factory=dict)  # in the texts of some examples
 
 
@@ -63,6 +66,9 @@ ROUTER = {
 ACTIVE = {"strategy": "entropy"}
 SPREAD = {"strategy": "k_center"}
 
+# Eight of the twelve examples measure, in two draws.
+AUDITED: dict[str, Any] = {"evaluation": {"audit": {"labels": 8}}, "selection": {"count": 1}}
+
 SCENARIOS = (
     Scenario("chat", {"annotator": CHAT, "stopping": {"dollars": 1.0}}),
     Scenario("batch", {"annotator": BATCH, "stopping": {"dollars": 1.0}}),
@@ -88,6 +94,17 @@ SCENARIOS = (
         "batch-tight",
         {"annotator": BATCH, "stopping": {"rounds": 1, "dollars": 0.0018, "dead_letters": None}},
         same=False,
+    ),
+    Scenario("chat-audit", {"annotator": CHAT, "stopping": {"dollars": 1.0}} | AUDITED),
+    Scenario(
+        "people-audit",
+        {"annotator": PEOPLE, "stopping": {"dollars": 1.0}} | AUDITED,
+        ("ann",),
+    ),
+    Scenario(
+        "chat-evaluate",
+        {"annotator": CHAT, "stopping": {"dollars": 1.0}} | AUDITED,
+        goal="evaluate",
     ),
     Scenario(
         "people-two",
@@ -136,9 +153,10 @@ def configure(scenario: Scenario, storage: str, data: Path) -> RunConfig:
             "duplicates": {"action": "off"},
         },
         "model": {"id": "simulated"},
-        "evaluation": {"metrics": ["exact_match"], "bootstrap_samples": 10},
     }
     settings = scenario.settings
+    tree["evaluation"] = {"metrics": ["exact_match"], "bootstrap_samples": 10}
+    tree["evaluation"] |= settings.get("evaluation", {})
     tree["annotator"] = settings["annotator"]
     tree["selection"] = {"strategy": "random", "count": 3} | settings.get("selection", {})
     tree["stopping"] = {"rounds": 2} | settings["stopping"]

@@ -26,6 +26,7 @@ TABLES = (
     "gold.parquet",
     "context.parquet",
     "features.parquet",
+    "frame.parquet",
 )
 LABELS = ("annotations.jsonl", "labeled.jsonl")
 ANSWERS = ("predictions.jsonl", "few_shot.jsonl")
@@ -91,8 +92,9 @@ def _change_row(rel: str, row: dict[str, Any], redaction: Redaction) -> dict[str
     name = rel.rpartition("/")[2]
     if name in LABELS:
         return None if redaction.covers_label(row) else row
-    # The label of an example of the dev split is the reference of its prediction.
-    if row.get("id") in redaction.ids and (redaction.whole or row.get("split") == "dev"):
+    # The label of an example of the dev split, or of the audit, is the reference of its prediction.
+    labeled = row.get("split") in ("dev", "audit")
+    if row.get("id") in redaction.ids and (redaction.whole or labeled):
         return None
     return row
 

@@ -15,7 +15,7 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.runs.doctor.finding import Diagnosis, Finding, name_some
 from atgen_ray.store.events import REMOVED, Event
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.layout import ATTEMPTS, PROVIDER_STATE, round_folder
+from atgen_ray.store.layout import ATTEMPTS, AUDIT_MODELS, PROVIDER_STATE, round_folder
 from atgen_ray.store.local_files import STAGING
 from atgen_ray.store.object_files import PUBLISHED
 from atgen_ray.store.run_folder import TRASH, RunFolder
@@ -29,6 +29,7 @@ VIEWS = {
     "learning_curve.png",
     "metrics.json",
     "report.html",
+    AUDIT_MODELS,
     LABELED,
     PROVIDER_STATE,
     VERSIONS,
@@ -52,6 +53,8 @@ WORK = {
     "few_shot": ("{round}/few_shot.parts/",),
     "training": ("{round}/training/", "{round}/training-"),
     "evaluation": ("{round}/predictions.parts/",),
+    "audit": ("{round}/audit.parts/",),
+    "measurement": ("{round}/measurement.parts/",),
 }
 MOST_BYTES = 1 << 26  # of labeled.jsonl, which is read as a whole
 
