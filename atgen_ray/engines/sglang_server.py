@@ -28,6 +28,7 @@ from atgen_ray.engines.base import TokenRequest, TokenStep
 from atgen_ray.engines.output_rows import ENTROPY_ALTERNATIVES
 from atgen_ray.engines.sglang_answers import SGLangError, read_answer, read_refusal
 from atgen_ray.engines.sglang_process import ServerProcess, launch
+from atgen_ray.engines.sglang_sampling import name_sampling
 from atgen_ray.engines.sglang_settings import ServerSettings
 from atgen_ray.engines.sglang_weights import Weights
 from atgen_ray.models.loading import count_vocabulary, load_tuned
@@ -188,7 +189,7 @@ class SGLangServer:
         top = max(ENTROPY_ALTERNATIVES, *(request.top_logprobs for request in requests))
         body = {
             "input_ids": [list(request.token_ids) for request in requests],
-            "sampling_params": [self._sampling(request) for request in requests],
+            "sampling_params": [name_sampling(each, self._stop_ids) for each in requests],
             "return_logprob": True,
             "top_logprobs_num": top,
         }
@@ -199,16 +200,6 @@ class SGLangServer:
     def _count_seconds(self, requests: Sequence[TokenRequest]) -> float:
         """Return after how many seconds a server hangs that has not answered."""
         return self._answer_seconds + TOKEN_SECONDS * sum(each.max_new_tokens for each in requests)
-
-    def _sampling(self, request: TokenRequest) -> dict[str, Any]:
-        return {
-            "max_new_tokens": request.max_new_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            # SGLang heeds it with the option enable_deterministic_inference, which needs a GPU.
-            "sampling_seed": request.seed,
-            "stop_token_ids": self._stop_ids,
-        }
 
     async def _call(self, path: str) -> None:
         async with self._changing:

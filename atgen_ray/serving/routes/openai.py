@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
@@ -17,10 +17,12 @@ from atgen_ray.serving.errors import ApiError, error_body, explain
 from atgen_ray.serving.metering import Meter
 from atgen_ray.serving.replicas.adapter_directory import ADAPTER, AdapterDirectory, name_model
 from atgen_ray.serving.routes.event_stream import EventStream
+from atgen_ray.serving.schemas.chat import ChatBody
 from atgen_ray.serving.schemas.openai import (
-    ChatBody,
+    IGNORED_HEADER,
     CompletionBody,
     EmbeddingBody,
+    SharedBody,
     StreamOptions,
 )
 from atgen_ray.serving.security.callers import Caller
@@ -55,7 +57,8 @@ def model_routes(
             whole = await model.answer_whole.remote(body)
             meter.read(whole)
             await run_in_threadpool(meter.close)
-            return JSONResponse(whole)
+            return JSONResponse(whole, headers=name_ignored(body))
+        headers = name_ignored(body)
         wanted = body.stream_options is not None and body.stream_options.include_usage
         if meter.counts:
             body = body.model_copy(update={"stream_options": StreamOptions(include_usage=True)})
@@ -69,7 +72,7 @@ def model_routes(
             answers.cancel()
             raise
         events = _measure(_continue(first, answers), meter, wanted)
-        return EventStream(events, on_close=answers.cancel)
+        return EventStream(events, on_close=answers.cancel, headers=headers)
 
     @router.post("/chat/completions")
     async def chat(body: ChatBody, caller: Asker) -> Any:
@@ -82,12 +85,13 @@ def model_routes(
         return await answer(body, caller)
 
     @router.post("/embeddings")
-    async def embed(body: EmbeddingBody, caller: Asker) -> dict[str, Any]:
+    async def embed(body: EmbeddingBody, caller: Asker, response: Response) -> dict[str, Any]:
         """Return vectors of length 1 from the service's encoder."""
         if body.model != encoder:
             raise ApiError(
                 404, f"model {body.model[:200]!r} has no embeddings here, expected {encoder}"
             )
+        response.headers.update(name_ignored(body))
         meter = await run_in_threadpool(Meter, budget, caller, body)
         vectors = await selector.embed.remote(body.texts)
         if body.encoding_format == "base64":
@@ -122,6 +126,11 @@ def model_routes(
         raise ApiError(404, f"model {name[:200]!r} is unknown; GET /v1/models lists all")
 
     return router
+
+
+def name_ignored(body: SharedBody) -> dict[str, str]:
+    """Return the header that names the parameters of `body` that are not used."""
+    return {IGNORED_HEADER: ", ".join(body.ignored)} if body.ignored else {}
 
 
 def check_adapter(name: str | None, caller: Caller) -> None:
