@@ -102,6 +102,12 @@ def serve_replica(storage: Path, model: str, **settings: Any) -> Iterator[Servic
     )
     tokens = Tokens(open_journal(service.storage, service.database_url).database)
     app = create_api(service, LocalHandle(service), LocalHandle(service))
+    working = set[asyncio.Task[None]]()
+
+    async def start_work() -> None:  # as `Api` does
+        working.add(asyncio.create_task(app.state.batches.watch()))
+
+    app.router.add_event_handler("startup", start_work)
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)

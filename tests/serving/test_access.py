@@ -13,10 +13,10 @@ from helpers.house import House, caller_of
 from helpers.services import bearer
 
 from atgen_ray.core.errors import UserError
+from atgen_ray.serving.answers import check_adapter
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.metering import Meter
 from atgen_ray.serving.people import list_members, list_people, set_member
-from atgen_ray.serving.routes.openai import check_adapter
 from atgen_ray.serving.schemas.chat import ChatBody
 from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.invites import Invites

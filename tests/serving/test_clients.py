@@ -17,7 +17,7 @@ import openai
 import pytest
 from helpers.replica_server import serve_replica
 from helpers.services import Service
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,9 @@ def replica(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 class Weather(BaseModel):
     """The weather of a place."""
+
+    # Otherwise further properties are allowed, of which a random model has no end.
+    model_config = ConfigDict(extra="forbid")
 
     sky: Literal["clear", "grey"]
     warm: bool
