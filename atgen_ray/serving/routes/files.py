@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from atgen_ray.serving.api_files import FileDesk, owner_of
 from atgen_ray.serving.auditing import note
@@ -78,7 +78,7 @@ def file_routes(desk: FileDesk, uploads: int) -> APIRouter:
         """Show a file."""
         return _show(desk.find(id, caller))
 
-    @router.get("/{id}/content", response_class=StreamingResponse, responses=describe_files(LINES))
+    @router.get("/{id}/content", response_class=Response, responses=describe_files(LINES))
     async def read_file(id: Id, caller: Owner) -> Any:
         """Download a file."""
         parts = await run_in_threadpool(desk.read, id, caller)

@@ -25,7 +25,7 @@ def tuning_routes(desk: TuningDesk) -> APIRouter:
     router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 
     @router.post("")
-    def create_job(
+    def create_tuning_job(
         request: Request, body: TuningBody, caller: Lead, idempotency_key: Key = None
     ) -> JobBody:
         """Train the service's model on a file; the job goes on without its caller. The same
@@ -36,36 +36,36 @@ def tuning_routes(desk: TuningDesk) -> APIRouter:
         return job
 
     @router.get("")
-    def list_jobs(caller: Lead, after: After = None, limit: Limit = PAGE) -> dict[str, Any]:
+    def list_tuning_jobs(caller: Lead, after: After = None, limit: Limit = PAGE) -> dict[str, Any]:
         """List the caller's jobs, the newest first."""
         jobs, more = page(desk.list_jobs(caller), lambda job: job.id, after, limit)
         return list_body([desk.describe(job).model_dump() for job in jobs], more)
 
     @router.get("/{id}")
-    def find_job(id: Id, caller: Lead) -> JobBody:
+    def find_tuning_job(id: Id, caller: Lead) -> JobBody:
         """Show a job."""
         return desk.show(id, caller)
 
     @router.post("/{id}/cancel")
-    def cancel_job(id: Id, caller: Lead, request: Request) -> JobBody:
+    def cancel_tuning_job(id: Id, caller: Lead, request: Request) -> JobBody:
         """End a job; what it has committed stays in its run."""
         note(request, target=id)
         return desk.halt(id, "cancelled", caller)
 
     @router.post("/{id}/pause")
-    def pause_job(id: Id, caller: Lead, request: Request) -> JobBody:
+    def pause_tuning_job(id: Id, caller: Lead, request: Request) -> JobBody:
         """Stop a job so that it can go on later."""
         note(request, target=id)
         return desk.halt(id, "paused", caller)
 
     @router.post("/{id}/resume")
-    def resume_job(id: Id, caller: Lead, request: Request) -> JobBody:
+    def resume_tuning_job(id: Id, caller: Lead, request: Request) -> JobBody:
         """Go on with a paused job."""
         note(request, target=id)
         return desk.resume(id, caller)
 
     @router.get("/{id}/events")
-    def list_events(
+    def list_tuning_events(
         id: Id, caller: Lead, after: After = None, limit: Limit = PAGE
     ) -> dict[str, Any]:
         """List what happened in a job, the newest first."""
@@ -73,7 +73,7 @@ def tuning_routes(desk: TuningDesk) -> APIRouter:
         return list_body(events, more)
 
     @router.get("/{id}/checkpoints")
-    def list_checkpoints(
+    def list_tuning_checkpoints(
         id: Id, caller: Lead, after: After = None, limit: Limit = PAGE
     ) -> dict[str, Any]:
         """List the adapter that a job has trained."""
