@@ -1,6 +1,6 @@
 """Engine protocol, its output table, and the token-level requests of replicas."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from atgen_ray.core.records import FEATURES_SCHEMA, GenerationRequest
 from atgen_ray.core.stored import Stored
+from atgen_ray.engines.grammar import Grammar
 
 # What an engine returns for each row: the features of one output, and which sample it is.
 OUTPUT_SCHEMA = pa.schema(
@@ -68,9 +69,29 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
+class TokenRules:
+    """What shapes the choice of tokens beside temperature and top-p. Penalties count the tokens
+    generated so far; `logit_bias` is added to logits; `stop_ids` end the output beside those of the
+    model.
+    """
+
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    top_k: int = 0  # 0: all
+    min_p: float = 0.0
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    stop_ids: Sequence[int] = ()
+    grammar: Grammar | None = None
+
+
+@dataclass(frozen=True)
 class TokenRequest:
-    """A prompt and how to continue it. `temperature` 0 is greedy; `adapter` None is the base
-    model. With `answer_ids` nothing is generated: the steps are those of that answer.
+    """A prompt and how to continue it. `temperature` 0 is greedy; `adapter` None is the base model;
+    `rules` None leaves the model's distribution as it is. With `answer_ids` nothing is generated:
+    the steps are those of that answer. `prompt_logprobs` is the number of
+    alternatives wanted of each token of the prompt itself; None asks for no scores of it.
     """
 
     token_ids: Sequence[int]
@@ -81,12 +102,15 @@ class TokenRequest:
     top_logprobs: int = 2
     adapter: str | None = None
     answer_ids: Sequence[int] = ()
+    rules: TokenRules | None = None
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True)
 class TokenStep:
-    """One generated token; log-probabilities and entropy are in nats, before any temperature. Only
-    the last step has `finish`.
+    """One generated token; log-probabilities and entropy are in nats, before any temperature and
+    any rule. Only the last step has `finish`, and only the first the scores of the prompt's tokens
+    from the second on, if they were asked for.
     """
 
     token: int
@@ -94,3 +118,4 @@ class TokenStep:
     entropy: float
     top: list[tuple[int, float]] = field(default_factory=list)
     finish: str | None = None  # "stop" or "length"
+    prompt: "Sequence[TokenStep]" = ()

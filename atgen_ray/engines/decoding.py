@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from atgen_ray.engines.base import TokenRequest, TokenStep
+from atgen_ray.engines.prompt_scores import BASE, score_prompt
+from atgen_ray.engines.token_choice import TokenWriter
 
 if TYPE_CHECKING:
     import torch
-
-BASE = "__base__"  # what peft calls the model without an adapter
 
 
 def pad_left(
@@ -167,7 +167,12 @@ def decode_batch(
             row: step.token for row, step in steps.items() if step.finish is None and alive(row)
         }
 
-    writers = [_Writer(request, stop_ids) for request in requests]
+    def write(added: Sequence[TokenRequest]) -> list[TokenWriter]:
+        return [
+            TokenWriter(request, stop_ids, score_prompt(find_model, request)) for request in added
+        ]
+
+    writers = write(requests)
     rows = Rows(find_model, requests, 0, stop_ids[0])
     while len(rows):
         steps = _advance(rows, writers)
@@ -177,14 +182,14 @@ def decode_batch(
             continue
         # New prompts need a pass of their own over all their tokens before they can join.
         fresh = Rows(find_model, added, len(writers), stop_ids[0])
-        writers += [_Writer(request, stop_ids) for request in added]
+        writers += write(added)
         steps = _advance(fresh, writers)
         yield steps
         fresh.append(unfinished(steps))
         rows.join(fresh)
 
 
-def _advance(rows: Rows, writers: "list[_Writer]") -> dict[int, TokenStep]:
+def _advance(rows: Rows, writers: list[TokenWriter]) -> dict[int, TokenStep]:
     """Return the next token of every row by its request number."""
     import torch
 
@@ -201,46 +206,3 @@ def _advance(rows: Rows, writers: "list[_Writer]") -> dict[int, TokenStep]:
         )
         for place, (row, ranked) in enumerate(zip(rows.numbers, likeliest, strict=True))
     }
-
-
-class _Writer:
-    """Chooses the tokens of one request."""
-
-    def __init__(self, request: TokenRequest, stop_ids: Sequence[int]) -> None:
-        import torch
-
-        self.request = request
-        self._stop_ids = stop_ids
-        self._length = 0
-        self._generator = torch.Generator().manual_seed(request.seed % 2**63)
-
-    def write(
-        self,
-        logprobs: "torch.Tensor",
-        greedy: int,
-        entropy: float,
-        likeliest: list[tuple[int, float]],
-    ) -> TokenStep:
-        """Return the next token, given log-probabilities (vocabulary,), of which `greedy` is the
-        likeliest.
-        """
-        token = greedy if self.request.temperature <= 0 else self._draw(logprobs)
-        self._length += 1
-        over = self._length >= self.request.max_new_tokens
-        finish = "stop" if token in self._stop_ids else "length" if over else None
-        return TokenStep(
-            token, float(logprobs[token]), entropy, likeliest[: self.request.top_logprobs], finish
-        )
-
-    def _draw(self, logprobs: "torch.Tensor") -> int:
-        """Draw a token by temperature and top-p."""
-        import torch
-
-        probabilities = torch.softmax(logprobs / self.request.temperature, -1)
-        if self.request.top_p >= 1:
-            return int(torch.multinomial(probabilities, 1, generator=self._generator))
-        ranked, order = probabilities.sort(descending=True)
-        # Keep the smallest set of tokens whose probabilities sum to top_p: a token stays if those
-        # before it sum to less.
-        ranked[ranked.cumsum(-1) - ranked >= self.request.top_p] = 0
-        return int(order[torch.multinomial(ranked, 1, generator=self._generator)])

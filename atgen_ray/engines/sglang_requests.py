@@ -5,6 +5,7 @@ from typing import Any
 
 from atgen_ray.engines.base import TokenRequest
 from atgen_ray.engines.output_rows import ENTROPY_ALTERNATIVES
+from atgen_ray.engines.sglang_sampling import name_sampling
 from atgen_ray.engines.sglang_weights import Weights
 
 
@@ -31,7 +32,7 @@ class RequestWriter:
         body = {
             # An answer that is to be scored is the end of the prompt.
             "input_ids": [[*request.token_ids, *request.answer_ids] for request in requests],
-            "sampling_params": [self._sampling(request) for request in requests],
+            "sampling_params": [name_sampling(each, self._stop_ids) for each in requests],
             "return_logprob": True,
             "top_logprobs_num": top,
         }
@@ -53,13 +54,3 @@ class RequestWriter:
                 f"the prompt has the token id {outside[0]}, expected ids from 0 to "
                 f"{self._vocabulary - 1}"
             )
-
-    def _sampling(self, request: TokenRequest) -> dict[str, Any]:
-        return {
-            "max_new_tokens": request.max_new_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            # SGLang heeds it with the option enable_deterministic_inference, which needs a GPU.
-            "sampling_seed": request.seed,
-            "stop_token_ids": self._stop_ids,
-        }

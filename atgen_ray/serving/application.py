@@ -8,6 +8,7 @@ Example:
     serve.run(build_application({"storage": "runs"}))
 """
 
+import asyncio
 import logging
 import os
 from pathlib import Path
@@ -86,7 +87,11 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
         selector: handle of the deployment `selector`.
         model: handle of the deployment `model`, or None.
     """
+    from atgen_ray.serving.answers import Answers
+    from atgen_ray.serving.api_files import FileDesk
     from atgen_ray.serving.auditing import Auditor
+    from atgen_ray.serving.batch_rows import count_questions
+    from atgen_ray.serving.batches import BatchDesk, BatchWorker
     from atgen_ray.serving.errors import add_error_handlers
     from atgen_ray.serving.metrics import RequestMetrics
     from atgen_ray.serving.middleware import AuthMiddleware
@@ -103,11 +108,14 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.pages.sign_in import session_routes
     from atgen_ray.serving.pages.task_list import task_list_pages
     from atgen_ray.serving.pages.tasks import task_pages
-    from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory
+    from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory, name_model
     from atgen_ray.serving.request_ids import RequestIds
     from atgen_ray.serving.routes.audit import audit_routes
+    from atgen_ray.serving.routes.batches import batch_routes
     from atgen_ray.serving.routes.config import config_routes
     from atgen_ray.serving.routes.deletions import deletion_routes
+    from atgen_ray.serving.routes.files import file_routes
+    from atgen_ray.serving.routes.fine_tuning import tuning_routes
     from atgen_ray.serving.routes.guidelines import guideline_routes
     from atgen_ray.serving.routes.health import health_routes
     from atgen_ray.serving.routes.labels import label_routes
@@ -122,6 +130,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.security.headers import SecurityHeaders
     from atgen_ray.serving.security.login import Sessions
     from atgen_ray.serving.security.rates import ModelBudget
+    from atgen_ray.serving.tuning import TuningDesk
     from atgen_ray.store.audit import AuditLog
 
     journal = open_journal(service.storage, service.database_url)
@@ -155,7 +164,13 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.include_router(deletion_routes(journal, service.storage))
     app.include_router(config_routes(service, control, journal))
     app.include_router(report_routes(control))
-    app.include_router(model_routes(service, directory, model, selector, budget))
+    encoder = name_model(service.embedding.model)
+    answers = Answers(directory, model, selector, encoder, budget)
+    app.include_router(model_routes(directory, model, encoder, answers))
+    files = FileDesk(journal, service.storage, service.limits, count_questions)
+    app.include_router(file_routes(files, service.limits.uploads))
+    app.include_router(tuning_routes(TuningDesk(service, journal, control, directory, files)))
+    app.include_router(batch_routes(BatchDesk(journal, files, answers)))
     app.include_router(asset_routes())
     app.include_router(session_routes(tokens, sessions, auditor))
     app.include_router(people_pages(journal, sessions, auditor))
@@ -181,6 +196,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestIds, metrics=metrics)
     app.state.runs = control
+    app.state.batches = BatchWorker(journal, service.storage, files, answers)
     return app
 
 
@@ -207,6 +223,7 @@ class Api:
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         app = create_api(self._service, self._selector, self._model)
+        self._batches = asyncio.create_task(app.state.batches.watch())
         if self._service.resume_runs:
             app.state.runs.keep_going()
         if self._service.retention.is_set:

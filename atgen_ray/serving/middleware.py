@@ -41,7 +41,7 @@ from atgen_ray.serving.security.login import Sessions
 from atgen_ray.serving.security.rates import RequestRates
 from atgen_ray.serving.security.sessions import CSRF_HEADER, SIGN_IN, is_own_write, read_cookie
 from atgen_ray.serving.security.tokens import Tokens
-from atgen_ray.serving.uploads import UPLOADS
+from atgen_ray.serving.uploads import is_upload
 
 PUBLIC = frozenset({"/healthz", "/readyz"})
 EVENTS = re.compile(r"/api/v1/runs/[^/]+/events")
@@ -158,7 +158,7 @@ class AuthMiddleware:
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         limits = self._limits
-        if scope["path"].startswith(UPLOADS):  # the route writes and counts it in parts
+        if is_upload(scope["method"], scope["path"]):  # the route writes and counts it in parts
             await self._enter(
                 scope, limit_time(receive, limits.body_seconds, limits.upload_seconds), send
             )

@@ -31,6 +31,7 @@ from atgen_ray.store.run_folder import open_storage
 from atgen_ray.store.tables import uploads
 
 UPLOADS = "/api/v1/uploads/"
+FILES = "/v1/files"  # of the OpenAI API
 ENDINGS = ("csv", "tsv", "json", "jsonl", "parquet")
 HEAD_BYTES = 1 << 20  # within which the first row must end
 STEM = 40  # characters
@@ -39,6 +40,11 @@ ROWS = 20  # of a JSON file, whose columns are told
 BINARY = {
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 }
+
+
+def is_upload(method: str, path: str) -> bool:
+    """Return whether the route of a request reads its body in parts."""
+    return path.startswith(UPLOADS) or (method == "POST" and path == FILES)
 
 
 def upload_folder(storage: str) -> str:

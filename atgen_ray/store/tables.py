@@ -551,3 +551,58 @@ uploads = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("time", sa.Double, nullable=False),
 )
+
+# Files of the OpenAI-compatible API: what is known of them beside the upload of the same content.
+api_files = sa.Table(
+    "api_files",
+    TABLES,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("upload", sa.String, nullable=False),  # name in the storage's uploads
+    sa.Column("filename", sa.String, nullable=False),
+    sa.Column("purpose", sa.String, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("rows", sa.Integer, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+)
+sa.Index("api_files_by_time", api_files.c.created, api_files.c.id)
+
+# Fine-tuning jobs, each a run; their state is the run's.
+tuning_jobs = sa.Table(
+    "tuning_jobs",
+    TABLES,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("key", sa.String),  # Idempotency-Key of the request
+    sa.Column("run", sa.String, nullable=False),
+    sa.Column("asked", sa.JSON, nullable=False),  # the body of the request
+    sa.Column("tree", sa.JSON, nullable=False),  # the configuration of the run
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("halt", sa.String),  # "paused" or "cancelled": why the run was asked to stop
+)
+sa.Index("tuning_jobs_by_run", tuning_jobs.c.run, unique=True)
+sa.Index("one_job_per_key", tuning_jobs.c.by, tuning_jobs.c.key, unique=True)
+
+# Batches of questions to the service's own models.
+batches = sa.Table(
+    "batches",
+    TABLES,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("token", sa.String, nullable=False),  # id of the token that asked
+    sa.Column("key", sa.String),  # Idempotency-Key of the request
+    sa.Column("asked", sa.JSON, nullable=False),  # the body of the request
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("total", sa.Integer, nullable=False),
+    sa.Column("completed", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False),
+    sa.Column("output", sa.String),  # ids of files
+    sa.Column("errors", sa.String),
+    sa.Column("message", sa.String),  # why it failed
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("ended", sa.Double),
+    sa.Column("owner", sa.String),  # who works on it, until `expires`
+    sa.Column("expires", sa.Double),
+)
+sa.Index("batches_by_status", batches.c.status, batches.c.created)
+sa.Index("one_batch_per_key", batches.c.by, batches.c.key, unique=True)

@@ -56,6 +56,7 @@ SECONDS: dict[str, float] = {
 # needs both is under the first. Collection fails for one that is not named here.
 UNITS: dict[str, tuple[str, ...]] = {
     "serve_url": (
+        "tests/serving/test_fine_tuning.py",
         "tests/serving/test_generated_client.py",
         "tests/serving/test_hang_ups.py",
         "tests/serving/test_http.py",

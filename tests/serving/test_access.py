@@ -13,11 +13,11 @@ from helpers.house import House, caller_of
 from helpers.services import bearer
 
 from atgen_ray.core.errors import UserError
+from atgen_ray.serving.answers import check_adapter
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.metering import Meter
 from atgen_ray.serving.people import list_members, list_people, set_member
-from atgen_ray.serving.routes.openai import check_adapter
-from atgen_ray.serving.schemas.openai import ChatBody
+from atgen_ray.serving.schemas.chat import ChatBody
 from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.invites import Invites
 from atgen_ray.serving.security.login import MOST, Sessions
@@ -158,6 +158,13 @@ def test_a_token_of_an_invitation_ends(house: House) -> None:
 # ---- scopes
 
 
+FILES = {
+    ("POST", "/v1/files"),
+    ("GET", "/v1/files"),
+    ("GET", "/v1/files/{id}"),
+    ("DELETE", "/v1/files/{id}"),
+    ("GET", "/v1/files/{id}/content"),
+}
 SCOPED = {
     "select": {("POST", "/api/v1/select"), ("GET", "/api/v1/select/{job}")},
     "infer": {
@@ -166,6 +173,11 @@ SCOPED = {
         ("POST", "/v1/embeddings"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/{name:path}"),
+        ("POST", "/v1/batches"),
+        ("GET", "/v1/batches"),
+        ("GET", "/v1/batches/{id}"),
+        ("POST", "/v1/batches/{id}/cancel"),
+        *FILES,
     },
     "runs": {
         ("POST", "/api/v1/runs"),
@@ -184,6 +196,14 @@ SCOPED = {
         ("POST", "/api/v1/configs/yaml"),
         ("POST", "/api/v1/configs/plan"),
         ("PUT", "/api/v1/uploads/{file}"),
+        ("POST", "/v1/fine_tuning/jobs"),
+        ("GET", "/v1/fine_tuning/jobs"),
+        ("GET", "/v1/fine_tuning/jobs/{id}"),
+        ("POST", "/v1/fine_tuning/jobs/{id}/cancel"),
+        ("POST", "/v1/fine_tuning/jobs/{id}/pause"),
+        ("POST", "/v1/fine_tuning/jobs/{id}/resume"),
+        ("GET", "/v1/fine_tuning/jobs/{id}/checkpoints"),
+        *FILES,
     },
 }
 PUBLIC = {"/healthz", "/readyz", "/static/{digest}/{name}", "/sign-in", "/invite", "/openapi.json"}

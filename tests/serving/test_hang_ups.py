@@ -19,7 +19,8 @@ from atgen_ray.config import ServiceConfig
 from atgen_ray.engines.base import TokenRequest
 from atgen_ray.models.loading import digest_adapter
 from atgen_ray.serving.replicas.base import TransformersReplica
-from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
+from atgen_ray.serving.schemas.chat import ChatBody
+from atgen_ray.serving.schemas.openai import CompletionBody
 
 LIMIT = 60.0
 LONG = 380  # tokens

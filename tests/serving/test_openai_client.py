@@ -147,7 +147,7 @@ def test_an_unknown_model_is_not_found(service: Service, model: str) -> None:
 
 def test_what_is_not_supported_is_refused(service: Service) -> None:
     with pytest.raises(openai.UnprocessableEntityError, match="presence_penalty"):
-        service.openai().chat.completions.create(model="tiny", messages=TURNS, presence_penalty=1)
+        service.openai().chat.completions.create(model="tiny", messages=TURNS, presence_penalty=3)
     with pytest.raises(openai.BadRequestError, match="tokens"):
         service.openai().completions.create(model="tiny", prompt="word " * 2000, max_tokens=4)
 

@@ -189,7 +189,7 @@ def test_callers_who_leave_at_any_stage_take_nothing_from_the_others(
     """Also while an adapter loads and is checked: half a one must not answer under its name."""
     from ray.serve.exceptions import RequestCancelledError
 
-    from atgen_ray.serving.schemas.openai import ChatBody
+    from atgen_ray.serving.schemas.chat import ChatBody
 
     prompt = AutoTokenizer.from_pretrained(tiny_model)(PROMPT).input_ids
     folders = {
@@ -274,7 +274,8 @@ def test_ray_data_streams_a_pool_through_the_replicas(
 
 
 def test_chat_comes_whole_and_as_a_stream(replica: Any) -> None:
-    from atgen_ray.serving.schemas.openai import ChatBody, StreamOptions
+    from atgen_ray.serving.schemas.chat import ChatBody
+    from atgen_ray.serving.schemas.openai import StreamOptions
 
     turns: Any = [{"role": "user", "content": "Count."}]
     body = ChatBody(model="tiny:sort-1", messages=turns, temperature=0, max_tokens=4, stream=True)

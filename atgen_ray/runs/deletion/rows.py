@@ -41,7 +41,7 @@ from atgen_ray.store.totals import recount
 PAGE = 500  # rows, and ids in a statement
 REASON = "deleted on request"
 # Columns of what people write to each other. In other texts, which are data, a name is counted.
-SPOKEN = {"note", "reason", "comment", "payload", "detail", "explanation"}
+SPOKEN = {"note", "reason", "comment", "payload", "detail", "explanation", "filename", "asked"}
 # Tables whose rows stay as they are. The audit log is chained by hash and has no text of examples;
 # `redact_within` takes a person out of its entries.
 APART = ("audit", "audit_head")

@@ -19,7 +19,7 @@ from atgen_ray.runs.deletion.search import SPLITS
 from atgen_ray.store.housekeeping import count_rows, remove_run
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder, open_storage
-from atgen_ray.store.tables import uploads
+from atgen_ray.store.tables import api_files, uploads
 
 UPLOADS = "uploads"
 
@@ -94,6 +94,7 @@ def delete_upload(journal: Journal, storage: str, name: str, out: Certificate) -
             fs.rm_file(each)
         with journal.database.writing() as connection:
             connection.execute(sa.delete(uploads).where(uploads.c.name == name))
+            connection.execute(sa.delete(api_files).where(api_files.c.upload == name))
     for record in journal.runs():
         if any(text.endswith(f"{UPLOADS}/{name}") for text in list_strings(record.config)):
             out.add(

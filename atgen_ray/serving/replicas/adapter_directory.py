@@ -1,5 +1,5 @@
 """Names of models: `<base>`, or `<base>:<run>-<round>` for the adapter that a run trained in a
-round.
+round; that of a fine-tuning job is `ft:<base>:<suffix>:<id>`.
 
 The journal says which adapters exist, and the run's folder holds them. A replica has no state of
 its own beyond these two: after a restart it finds every adapter again.
@@ -18,6 +18,8 @@ from atgen_ray.core.stored import Stored
 from atgen_ray.models.loading import digest_adapter
 from atgen_ray.runs.state import explain_missing
 from atgen_ray.serving.errors import ApiError
+from atgen_ray.serving.tuned_names import ROUND, find_adapter
+from atgen_ray.serving.tuned_names import name_model as tuned_name
 from atgen_ray.store.events import Event
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
@@ -65,6 +67,8 @@ class AdapterDirectory:
         Raises:
             ApiError: 404, another base model, or a name that no adapter can have.
         """
+        if (tuned := find_adapter(self.base, model)) is not None:
+            return tuned
         base, colon, name = model.partition(":")
         if base != self.base or (colon and not ADAPTER.fullmatch(name)):
             raise ApiError(
@@ -128,7 +132,9 @@ class AdapterDirectory:
             if self._is_ours(record.config):
                 for (round, step), event in self._journal.committed_steps(record.name).items():
                     if step == "training":
-                        names.append((f"{self.base}:{record.name}-{round}", event.time))
+                        name = f"{self.base}:{record.name}-{round}"
+                        tuned = tuned_name(self.base, record.name) if round == ROUND else None
+                        names.append((tuned or name, event.time))
         return names
 
     def has_live_controller(self, run: str) -> bool:

@@ -4,7 +4,6 @@ transformers.
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -22,7 +21,9 @@ from atgen_ray.serving.replicas.adapter_cache import AdapterCache
 from atgen_ray.serving.replicas.adapter_directory import Adapter, AdapterDirectory
 from atgen_ray.serving.replicas.batcher import Batcher, Job
 from atgen_ray.serving.replicas.openai_responses import Answer, Choice
-from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
+from atgen_ray.serving.replicas.token_requests import RequestBuilder
+from atgen_ray.serving.schemas.chat import ChatBody
+from atgen_ray.serving.schemas.openai import CompletionBody
 from atgen_ray.store.journal import open_journal
 
 Result = TypeVar("Result")
@@ -115,6 +116,7 @@ class TokenReplica:
     """Base of replicas whose engine gives tokens: it speaks the OpenAI API around them."""
 
     engine_name: str
+    scores_prompts = True  # whether the engine tells log-probabilities of a prompt's own tokens
 
     def __init__(self, service: ServiceConfig) -> None:
         set_up_logs()
@@ -125,19 +127,24 @@ class TokenReplica:
         self._prompts = PromptBuilder(
             self._tokenizer, service.prompt, self._model.max_prompt_tokens
         )
+        self._builder = RequestBuilder(service, self._tokenizer, self.scores_prompts)
         self._meter = Meter()
 
     async def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:
         adapter = await self._find(self._directory.parse(body.model))
-        prompts = (
-            [self._encode_chat(body)] if isinstance(body, ChatBody) else self._encode_prompts(body)
-        )
-        requests = [
-            request for prompt in prompts for request in self._requests(body, prompt, adapter)
-        ]
+        requests = await asyncio.to_thread(self._builder.build, body, _key(adapter))
+        echo = isinstance(body, CompletionBody) and body.echo
         stop_ids = self._prompts.stop_ids
         choices = [
-            Choice(index, len(request.token_ids), self._decode, body.stops, stop_ids)
+            Choice(
+                index,
+                len(request.token_ids),
+                self._decode,
+                body.stops,
+                [] if body.ignore_eos else stop_ids,
+                echo=request.token_ids if echo else (),
+                bare=body.most_tokens == 0,
+            )
             for index, request in enumerate(requests)
         ]
         answer = Answer(
@@ -171,53 +178,6 @@ class TokenReplica:
         caller that leaves, or has its whole answer, frees its slots.
         """
         raise NotImplementedError
-
-    def _requests(
-        self, body: Any, prompt: list[int], adapter: Adapter | None
-    ) -> list[TokenRequest]:
-        limit = self._model.max_prompt_tokens + self._model.max_new_tokens
-        asked = body.max_tokens or getattr(body, "max_completion_tokens", None)
-        room = min(limit - len(prompt), self._service.limits.output_tokens)
-        if room < 1 or (asked is not None and asked > room):
-            raise ApiError(
-                400,
-                f"the prompt has {len(prompt)} tokens, which leaves room for {max(room, 0)} more",
-            )
-        seed = random.getrandbits(31) if body.seed is None else body.seed
-        top = (body.top_logprobs if isinstance(body, ChatBody) else body.logprobs) or 0
-        key = _key(adapter)
-        return [
-            TokenRequest(
-                prompt, asked or room, body.temperature, body.top_p, seed + index, top, key
-            )
-            for index in range(body.n)
-        ]
-
-    def _encode_chat(self, body: ChatBody) -> list[int]:
-        from jinja2 import TemplateError
-
-        turns = [
-            {
-                "role": "system" if message.role == "developer" else message.role,
-                "content": message.text,
-            }
-            for message in body.messages
-        ]
-        try:
-            text = self._tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True
-            )
-        except (TemplateError, ValueError) as error:
-            raise ApiError(
-                400, f"the model's chat template refuses these messages: {error}"
-            ) from None
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
-
-    def _encode_prompts(self, body: CompletionBody) -> list[list[int]]:
-        prompts = [list(self._tokenizer.encode(prompt)) for prompt in body.prompts]
-        if not all(prompts):
-            raise ApiError(400, "prompt is empty, expected at least one token")
-        return prompts
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(

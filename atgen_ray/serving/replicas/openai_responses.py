@@ -5,20 +5,28 @@ give tokens only.
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from atgen_ray.engines.base import TokenStep
-from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
+from atgen_ray.serving.replicas.openai_logprobs import (
+    Decoder,
+    chat_logprobs,
+    completion_logprobs,
+)
+from atgen_ray.serving.replicas.tool_calls import CallReader
+from atgen_ray.serving.schemas.chat import ChatBody
+from atgen_ray.serving.schemas.openai import CompletionBody
 
-Decoder = Callable[[Sequence[int]], str]
 Steps = AsyncIterator[TokenStep]
 
 
 @dataclass
 class Choice:
-    """One choice of a response: its tokens, and the text that later tokens cannot change."""
+    """One choice of a response: its tokens, and the text that later tokens cannot change. `echo`
+    is the prompt that its text begins with; `bare` has no token beyond it.
+    """
 
     index: int
     prompt_tokens: int
@@ -30,12 +38,17 @@ class Choice:
     sent: int = 0  # characters of `text` that were streamed
     sent_steps: int = 0
     finish: str | None = None
+    echo: Sequence[int] = ()
+    bare: bool = False
 
     def add(self, step: TokenStep, look: bool = True) -> None:
         """Add a token, and set `finish` if the text ends with it. Without `look` the text is not
         brought up to date, which saves decoding it.
         """
         self.steps.append(step)
+        if self.bare:
+            self.finish = "length"
+            return
         if not (look or self.stops or step.finish):
             return
         whole = self.decode([each.token for each in self.steps if each.token not in self.stop_ids])
@@ -74,6 +87,7 @@ class Answer:
         self._choices = choices
         self._interval = stream_interval
         self._chat = isinstance(body, ChatBody)
+        self._calls = CallReader(body) if isinstance(body, ChatBody) and body.offered else None
         kind = "chat.completion" if self._chat else "text_completion"
         self._head: dict[str, Any] = {
             "id": f"{'chatcmpl' if self._chat else 'cmpl'}-{uuid.uuid4().hex}",
@@ -111,6 +125,8 @@ class Answer:
             unsent = len(choice.steps) + 1 - choice.sent_steps
             due = not choice.sent_steps or unsent >= self._interval
             choice.add(step, look=due)
+            if self._calls is not None and not choice.finish:
+                continue  # only the whole text tells whether it is a call
             text = choice.take_unsent() if due or choice.finish else ""
             if text or choice.finish:
                 steps = choice.steps[choice.sent_steps :]
@@ -128,20 +144,29 @@ class Answer:
     ) -> dict[str, Any]:
         shown: dict[str, Any] = {"index": choice.index, "finish_reason": choice.finish}
         if isinstance(self._body, ChatBody):
-            shown["delta" if streamed else "message"] = {"role": "assistant", "content": text}
-            shown["logprobs"] = _chat_logprobs(choice, steps) if self._body.logprobs else None
-        else:
-            shown["text"] = text
-            shown["logprobs"] = (
-                _completion_logprobs(choice, steps) if self._body.logprobs is not None else None
-            )
+            message = self._message(choice, text, streamed)
+            shown["delta" if streamed else "message"] = message
+            if message.get("tool_calls"):
+                shown["finish_reason"] = "tool_calls"
+            shown["logprobs"] = chat_logprobs(choice.decode, steps) if self._body.logprobs else None
+            return shown
+        begins = steps[:1] == choice.steps[:1]
+        shown["text"] = (choice.decode(choice.echo) if choice.echo and begins else "") + text
+        shown["logprobs"] = (
+            _completion_logprobs(choice, steps, begins) if self._body.logprobs is not None else None
+        )
         return shown
+
+    def _message(self, choice: Choice, text: str, streamed: bool) -> dict[str, Any]:
+        if self._calls is None or not choice.finish:
+            return {"role": "assistant", "content": text}
+        return self._calls.message(text, streamed)
 
     def _usage(self) -> dict[str, int]:
         # The choices of one prompt share its tokens, which are counted once.
         count = self._body.n
         prompt = sum(choice.prompt_tokens for choice in self._choices[::count])
-        completion = sum(len(choice.steps) for choice in self._choices)
+        completion = sum(len(choice.steps) for choice in self._choices if not choice.bare)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
@@ -161,29 +186,11 @@ def _certain(text: str, stops: list[str]) -> str:
     return certain[: len(certain) - held]
 
 
-def _chat_logprobs(choice: Choice, steps: list[TokenStep]) -> dict[str, Any]:
-    def show(token: int, logprob: float) -> dict[str, Any]:
-        text = choice.decode([token])
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
-
-    content = []
-    for step in steps:
-        entry = show(step.token, step.logprob)
-        entry["top_logprobs"] = [show(token, logprob) for token, logprob in step.top]
-        content.append(entry)
-    return {"content": content, "refusal": None}
-
-
-def _completion_logprobs(choice: Choice, steps: list[TokenStep]) -> dict[str, Any]:
-    tokens = [choice.decode([step.token]) for step in steps]
+def _completion_logprobs(choice: Choice, steps: list[TokenStep], begins: bool) -> dict[str, Any]:
+    """Return the log-probabilities of `steps`; those of the echoed prompt come before the first."""
     before = len(choice.steps) - len(steps)
-    at = len(choice.decode([step.token for step in choice.steps[:before]]))
-    offsets = [at + sum(map(len, tokens[:index])) for index in range(len(tokens))]
-    return {
-        "tokens": tokens,
-        "token_logprobs": [step.logprob for step in steps],
-        "top_logprobs": [
-            {choice.decode([token]): logprob for token, logprob in step.top} for step in steps
-        ],
-        "text_offset": offsets,
-    }
+    at = len(choice.decode([*choice.echo, *(step.token for step in choice.steps[:before])]))
+    if not (choice.echo and begins):
+        return completion_logprobs(choice.decode, steps, None, at)
+    shown = [*choice.steps[0].prompt, *([] if choice.bare else steps)]
+    return completion_logprobs(choice.decode, shown, choice.echo[0], 0)

@@ -58,6 +58,7 @@ class SGLangReplica(TokenReplica):
     """Replica of the service with one server of SGLang; implements `Replica`."""
 
     engine_name = "sglang"
+    scores_prompts = False
 
     async def __init__(self, service: ServiceConfig) -> None:  # type: ignore[misc]
         super().__init__(service)

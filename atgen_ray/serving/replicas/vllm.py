@@ -47,7 +47,8 @@ from atgen_ray.serving.replicas.base import (
 from atgen_ray.serving.replicas.health import HEALTH_CHECKS, Probe
 from atgen_ray.serving.replicas.sleep import SleepCoordinator
 from atgen_ray.serving.replicas.vllm_responses import VLLMAnswer
-from atgen_ray.serving.schemas.openai import ChatBody, CompletionBody
+from atgen_ray.serving.schemas.chat import ChatBody
+from atgen_ray.serving.schemas.openai import CompletionBody
 
 Result = TypeVar("Result")
 
@@ -142,8 +143,9 @@ class VLLMReplica(LLMServer):
         self._checked: set[str] = set()
         self._loading = asyncio.Lock()
         self._probe = Probe(self._ask_engine)
+        self._tokenizer = load_tokenizer(service.target_model)
         self._prompts = PromptBuilder(
-            load_tokenizer(service.target_model),
+            self._tokenizer,
             service.prompt,
             service.target_model.max_prompt_tokens,
         )
@@ -161,14 +163,14 @@ class VLLMReplica(LLMServer):
     async def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:
         """See `Replica.answer`."""
         adapter = await self._find(self._directory.parse(body.model))
-        asked = body.max_tokens or getattr(body, "max_completion_tokens", None)
+        asked = body.most_tokens
         if asked is not None and asked > self._service.limits.output_tokens:
             raise ApiError(
                 400, f"max_tokens is {asked}, expected at most {self._service.limits.output_tokens}"
             )
         async with self._admission.enter(_key(adapter), interactive=True):
             served = await self._served_name(adapter)
-            answer = VLLMAnswer(body, served, fingerprint("vllm", adapter))
+            answer = VLLMAnswer(body, served, fingerprint("vllm", adapter), self._tokenizer)
             ask = self.engine.chat if isinstance(body, ChatBody) else self.engine.completions
             try:
                 # Closing the stream makes vLLM drop the request of a caller that left.

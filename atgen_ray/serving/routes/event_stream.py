@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from starlette.responses import StreamingResponse
@@ -25,9 +25,12 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
     def __init__(
-        self, events: AsyncGenerator[str, None], on_close: Callable[[], object] = _nothing
+        self,
+        events: AsyncGenerator[str, None],
+        on_close: Callable[[], object] = _nothing,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(events)
+        super().__init__(events, headers=headers)
         self._events = events
         self._on_close = on_close
 

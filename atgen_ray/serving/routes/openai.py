@@ -1,30 +1,29 @@
 """/v1: OpenAI-compatible endpoint in front of the model replicas and the encoder."""
 
-import array
-import base64
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from atgen_ray.config import ServiceConfig
 from atgen_ray.core.strict_json import encode_json
+from atgen_ray.serving.answers import Answers
 from atgen_ray.serving.errors import ApiError, error_body, explain
 from atgen_ray.serving.metering import Meter
-from atgen_ray.serving.replicas.adapter_directory import ADAPTER, AdapterDirectory, name_model
+from atgen_ray.serving.replicas.adapter_directory import ADAPTER, AdapterDirectory
 from atgen_ray.serving.routes.event_stream import EventStream
+from atgen_ray.serving.schemas.chat import ChatBody
 from atgen_ray.serving.schemas.openai import (
-    ChatBody,
+    IGNORED_HEADER,
     CompletionBody,
     EmbeddingBody,
+    SharedBody,
     StreamOptions,
 )
 from atgen_ray.serving.security.callers import Caller
-from atgen_ray.serving.security.rates import ModelBudget
 from atgen_ray.serving.security.roles import allow
 
 Asker = Annotated[Caller, allow("admin", scope="infer")]
@@ -33,43 +32,36 @@ logger = logging.getLogger(__name__)
 
 
 def model_routes(
-    service: ServiceConfig,
-    directory: AdapterDirectory | None,
-    model: Any,
-    selector: Any,
-    budget: ModelBudget,
+    directory: AdapterDirectory | None, model: Any, encoder: str, answers: Answers
 ) -> APIRouter:
-    """Return the routes, for admins and the scope `infer`. `model` and `selector` are handles of
-    deployments; without a model its routes answer 404.
+    """Return the routes, for admins and the scope `infer`. `model` is the handle of the deployment;
+    without one its routes answer 404.
+
+    Args:
+        encoder: the name of the encoder.
+        answers: what gives whole answers.
     """
     router = APIRouter(prefix="/v1", tags=["models"])
-    encoder = name_model(service.embedding.model)
 
     async def answer(body: ChatBody | CompletionBody, caller: Caller) -> Any:
-        if directory is None or model is None:
-            raise ApiError(404, f"model {body.model[:200]!r} is unknown: this service has no model")
-        # An unknown name is refused before a replica is asked.
-        check_adapter(directory.parse(body.model), caller)
-        meter = await run_in_threadpool(Meter, budget, caller, body)
+        headers = name_ignored(body)
         if not body.stream:
-            whole = await model.answer_whole.remote(body)
-            meter.read(whole)
-            await run_in_threadpool(meter.close)
-            return JSONResponse(whole)
+            return JSONResponse(await answers.whole(body, caller), headers=headers)
+        meter = await answers.open_meter(body, caller)
         wanted = body.stream_options is not None and body.stream_options.include_usage
         if meter.counts:
             body = body.model_copy(update={"stream_options": StreamOptions(include_usage=True)})
         # By gRPC, where an event takes half as long as through Ray's object store; Ray's token
         # protects both.
-        answers = model.options(stream=True, _by_reference=False).answer.remote(body)
+        stream = model.options(stream=True, _by_reference=False).answer.remote(body)
         try:
             # An error before the first event is raised here, where it can still set the status.
-            first = await anext(answers)
+            first = await anext(stream)
         except BaseException:  # a cancellation too: nobody else would stop the replica
-            answers.cancel()
+            stream.cancel()
             raise
-        events = _measure(_continue(first, answers), meter, wanted)
-        return EventStream(events, on_close=answers.cancel)
+        events = _measure(_continue(first, stream), meter, wanted)
+        return EventStream(events, on_close=stream.cancel, headers=headers)
 
     @router.post("/chat/completions")
     async def chat(body: ChatBody, caller: Asker) -> Any:
@@ -82,28 +74,10 @@ def model_routes(
         return await answer(body, caller)
 
     @router.post("/embeddings")
-    async def embed(body: EmbeddingBody, caller: Asker) -> dict[str, Any]:
+    async def embed(body: EmbeddingBody, caller: Asker, response: Response) -> dict[str, Any]:
         """Return vectors of length 1 from the service's encoder."""
-        if body.model != encoder:
-            raise ApiError(
-                404, f"model {body.model[:200]!r} has no embeddings here, expected {encoder}"
-            )
-        meter = await run_in_threadpool(Meter, budget, caller, body)
-        vectors = await selector.embed.remote(body.texts)
-        if body.encoding_format == "base64":
-            vectors = [
-                base64.b64encode(array.array("f", vector).tobytes()).decode() for vector in vectors
-            ]
-        data = [
-            {"object": "embedding", "index": index, "embedding": vector}
-            for index, vector in enumerate(vectors)
-        ]
-        words = sum(len(text.split()) for text in body.texts)  # the encoder reports no tokens
-        usage = {"prompt_tokens": words, "total_tokens": words}
-        whole = {"object": "list", "model": encoder, "data": data, "usage": usage}
-        meter.read(whole)
-        await run_in_threadpool(meter.close)
-        return whole
+        response.headers.update(name_ignored(body))
+        return await answers.whole(body, caller)
 
     @router.get("/models")
     async def models(caller: Asker) -> dict[str, Any]:
@@ -124,24 +98,19 @@ def model_routes(
     return router
 
 
-def check_adapter(name: str | None, caller: Caller) -> None:
-    """Check that the run of an adapter was shared with the caller; None: no adapter.
-
-    Raises:
-        ApiError: 404 as for a run that does not exist.
-    """
-    found = ADAPTER.fullmatch(name or "")
-    if found is not None and not caller.may_see(found["run"]):
-        raise ApiError(404, f"adapter '{name}' is unknown: there is no run '{found['run']}'")
+def name_ignored(body: SharedBody) -> dict[str, str]:
+    """Return the header that names the parameters of `body` that are not used."""
+    return {IGNORED_HEADER: ", ".join(body.ignored)} if body.ignored else {}
 
 
 def _list_models(
     directory: AdapterDirectory | None, encoder: str, caller: Caller
 ) -> list[dict[str, Any]]:
-    names = [*(directory.list() if directory else []), (encoder, 0.0)]
+    listed = directory.list() if directory else []
     cards = []
-    for id_, created in names:
-        adapter = ADAPTER.fullmatch(id_.partition(":")[2])
+    for id_, created in [*listed, (encoder, 0.0)]:
+        named = directory.parse(id_) if directory and id_ != encoder else None
+        adapter = ADAPTER.fullmatch(named or "")
         if adapter is None or caller.may_see(adapter["run"]):
             cards.append(
                 {"id": id_, "object": "model", "created": int(created), "owned_by": "atgen"}

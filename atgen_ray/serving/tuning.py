@@ -1,0 +1,300 @@
+"""Fine-tuning jobs as runs of this service.
+
+A job has all its labels in its file, and no selection: its run takes every row in one round, with
+the file's own answers as annotator, and trains once. So it is durable as any run: kill anything,
+and it goes on. What the API calls the state of a job is the state of its run.
+"""
+
+from pathlib import PurePosixPath
+from typing import Any
+from uuid import uuid4
+
+from atgen_ray.config import ServiceConfig
+from atgen_ray.core.errors import StorageUnavailableError, UserError
+from atgen_ray.serving.api_files import FINE_TUNE, FileDesk, owner_of
+from atgen_ray.serving.errors import ApiError
+from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory
+from atgen_ray.serving.runs import RunManager
+from atgen_ray.serving.schemas.fine_tuning import JobBody, TuningBody
+from atgen_ray.serving.security.callers import Caller
+from atgen_ray.serving.tuned_names import ROUND, name_model, name_run
+from atgen_ray.serving.tuning_rows import TuningRows, read_rows
+from atgen_ray.store.api_files import ApiFile
+from atgen_ray.store.journal import WARNING, Event, Journal
+from atgen_ray.store.layout import round_folder
+from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.tuning_jobs import TuningJob, TuningJobs
+
+SEED = 42
+EPOCHS = 3
+BATCH = 8
+LEARNING_RATE = 2e-4
+# Statuses of a run that has ended, and those of its job.
+ENDS = {"finished": "succeeded", "failed": "failed"}
+OVER = ("succeeded", "failed", "cancelled")
+
+
+class TuningDesk:
+    """Takes, shows and halts the jobs of one service."""
+
+    def __init__(
+        self,
+        service: ServiceConfig,
+        journal: Journal,
+        control: RunManager,
+        directory: AdapterDirectory | None,
+        files: FileDesk,
+    ) -> None:
+        self._service = service
+        self._journal = journal
+        self._control = control
+        self._directory = directory
+        self._files = files
+        self._jobs = TuningJobs(journal)
+
+    def create(self, body: TuningBody, key: str | None, caller: Caller) -> JobBody:
+        """Start a job; the same key again gives the same job, and starts it where that was cut
+        short.
+
+        Raises:
+            ApiError: 400, the model or a file cannot be used; 404, there is no such file; 409, the
+                key is that of another request.
+        """
+        asked = body.model_dump(mode="json", exclude_none=True)
+        job = self._jobs.find_by_key(caller.name, key) if key else None
+        if job is None:
+            id = uuid4().hex[:12]
+            run = name_run((body.suffix or "").lower(), id)
+            tree = self._configure(body, run, caller)
+            job = self._jobs.enter(f"ftjob-{id}", caller.name, key, run, asked, tree)
+        if job.asked != asked:
+            raise ApiError(409, "this Idempotency-Key was sent with another request")
+        if not self._journal.has_run(job.run) and job.halt is None:
+            self._begin(job, caller)
+        return self._show(job)
+
+    def _begin(self, job: TuningJob, caller: Caller) -> None:
+        try:
+            self._control.start(job.tree, caller)
+        except StorageUnavailableError:
+            raise
+        except (UserError, ApiError):
+            if not self._journal.has_run(job.run):
+                self._jobs.remove(job.id)
+            raise
+
+    def find(self, id: str, caller: Caller) -> TuningJob:
+        """Return a job that the caller may see; raises ApiError 404."""
+        job = self._jobs.find(id, owner_of(caller))
+        if job is None or not caller.may_see(job.run):
+            raise ApiError(404, f"fine-tuning job {id[:80]!r} is unknown")
+        return job
+
+    def show(self, id: str, caller: Caller) -> JobBody:
+        """Return a job; raises ApiError 404."""
+        return self._show(self.find(id, caller))
+
+    def list_jobs(self, caller: Caller) -> list[TuningJob]:
+        """Return the caller's jobs, the newest first."""
+        return [job for job in self._jobs.list(owner_of(caller)) if caller.may_see(job.run)]
+
+    def describe(self, job: TuningJob) -> JobBody:
+        """Return a job in the API's form."""
+        return self._show(job)
+
+    def halt(self, id: str, why: str, caller: Caller) -> JobBody:
+        """Pause or cancel a job, as `why` says; its run is asked to stop.
+
+        Raises:
+            ApiError: 404, there is none; 400, it is over.
+        """
+        job = self.find(id, caller)
+        status = self._status(job)
+        if status in OVER and (status, why) != ("cancelled", "cancelled"):
+            raise ApiError(400, f"job '{id}' has {status}, expected one that goes on")
+        self._jobs.halt(id, why)
+        if self._journal.has_run(job.run):
+            self._control.stop(job.run)
+        return self.show(id, caller)
+
+    def resume(self, id: str, caller: Caller) -> JobBody:
+        """Go on with a job that was paused.
+
+        Raises:
+            ApiError: 404, there is none; 400, it was not paused.
+        """
+        job = self.find(id, caller)
+        if job.halt != "paused" or self._status(job) in OVER:
+            raise ApiError(400, f"job '{id}' is {self._status(job)}, expected a paused one")
+        self._jobs.halt(id, None)
+        if self._journal.has_run(job.run):
+            self._control.resume(job.run)
+        else:
+            self._begin(job, caller)
+        return self.show(id, caller)
+
+    def events(self, id: str, caller: Caller) -> list[dict[str, Any]]:
+        """Return what happened in a job, the newest first; raises ApiError 404."""
+        job = self.find(id, caller)
+        if not self._journal.has_run(job.run):
+            return []
+        return [_show_event(job, event) for event in self._journal.events(job.run)][::-1]
+
+    def checkpoints(self, id: str, caller: Caller) -> list[dict[str, Any]]:
+        """Return the adapter that the job has trained, if it has; raises ApiError 404."""
+        job = self.find(id, caller)
+        result = self._read_training(job)
+        if result is None:
+            return []
+        metrics: dict[str, Any] = {"step": result["steps"]}
+        if result["losses"]:
+            metrics["train_loss"] = result["losses"][-1]["loss"]
+        return [
+            {
+                "id": f"ftckpt-{job.id.removeprefix('ftjob-')}",
+                "object": "fine_tuning.job.checkpoint",
+                "created_at": int(self._journal.committed_steps(job.run)[ROUND, "training"].time),
+                "fine_tuned_model_checkpoint": self._model_of(job),
+                "fine_tuning_job_id": job.id,
+                "step_number": result["steps"],
+                "metrics": metrics,
+            }
+        ]
+
+    def _configure(self, body: TuningBody, run: str, caller: Caller) -> dict[str, Any]:
+        """Return the configuration of the run that trains on the file."""
+        base = self._directory.base if self._directory is not None else None
+        if base is None or body.model != base:
+            raise ApiError(
+                400, f"model is {body.model[:80]!r}, expected {base or 'a service with a model'}"
+            )
+        training = self._files.find(body.training_file, caller, FINE_TUNE)
+        rows = self._read(training)
+        data: dict[str, Any] = {
+            "pool": self._files.store.locate(training),
+            "input": "messages",
+            "references": "messages",
+            "duplicates": {"action": "off"},  # whoever repeats a row wants it to count twice
+        }
+        if body.validation_file is not None:
+            validation = self._files.find(body.validation_file, caller, FINE_TUNE)
+            if self._read(validation).system != rows.system:
+                raise ApiError(
+                    400,
+                    "validation_file has another system message than training_file, expected "
+                    "the same",
+                )
+            data["test"] = self._files.store.locate(validation)
+        turn = 0 if rows.system is None else 1
+        return self._settings() | {
+            "name": run,
+            "data": data,
+            "prompt": {"system": rows.system, "template": f"{{{{ messages[{turn}].content }}}}"},
+            "selection": {"strategy": "random", "count": rows.rows},
+            "annotator": {"type": "dataset", "price_per_label": 0.0},
+            "stopping": {"rounds": ROUND},
+            "training": _name_training(body),
+            "seed": SEED if body.seed is None else body.seed,
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what the run has of the service: its replicas answer the validation file."""
+        service = self._service
+        model = service.target_model.model_dump(mode="json", exclude_defaults=True)
+        engine = service.engine.model_dump(mode="json", exclude_defaults=True, exclude={"options"})
+        return {
+            "model": model | {"host": "serve"},
+            "engine": engine,
+            "embedding": {"model": service.embedding.model},
+        }
+
+    def _read(self, file: ApiFile) -> TuningRows:
+        try:
+            with self._files.store.open(file) as lines:
+                return read_rows(lines)
+        except FileNotFoundError:
+            raise ApiError(404, f"the content of file '{file.id}' is gone") from None
+
+    def _status(self, job: TuningJob) -> str:
+        if not self._journal.has_run(job.run):
+            return job.halt or "queued"
+        status = self._journal.describe_status(self._journal.run(job.run))
+        if status == "stopped":
+            return job.halt or "cancelled"
+        return ENDS.get(status, "queued" if status == "created" else "running")
+
+    def _show(self, job: TuningJob) -> JobBody:
+        body = TuningBody.model_validate(job.asked)
+        status = self._status(job)
+        training = job.tree["training"]
+        chosen = {
+            "n_epochs": training["epochs"],
+            "batch_size": training["batch_size"],
+            "learning_rate_multiplier": training["learning_rate"] / LEARNING_RATE,
+        }
+        result = self._read_training(job)
+        last = self._last_event(job) if status in OVER else None
+        return JobBody(
+            id=job.id,
+            created_at=int(job.created),
+            finished_at=int(last.time) if last is not None else None,
+            model=body.model,
+            fine_tuned_model=self._model_of(job) if status == "succeeded" else None,
+            status=status,
+            training_file=body.training_file,
+            validation_file=body.validation_file,
+            hyperparameters=chosen,
+            method={"type": "supervised", "supervised": {"hyperparameters": chosen}},
+            trained_tokens=result["tokens"] * training["epochs"] if result else None,
+            error=_show_error(last) if status == "failed" else None,
+            seed=job.tree["seed"],
+            metadata=body.metadata,
+            user_provided_suffix=body.suffix,
+        )
+
+    def _model_of(self, job: TuningJob) -> str | None:
+        return name_model(TuningBody.model_validate(job.asked).model, job.run)
+
+    def _last_event(self, job: TuningJob) -> Event | None:
+        events = self._journal.events(job.run) if self._journal.has_run(job.run) else []
+        return events[-1] if events else None
+
+    def _read_training(self, job: TuningJob) -> dict[str, Any] | None:
+        """Return what the training told, once it is committed."""
+        if not self._journal.has_run(job.run):
+            return None
+        if (ROUND, "training") not in self._journal.committed_steps(job.run):
+            return None
+        path = str(PurePosixPath(round_folder(ROUND), "training.json"))
+        folder = RunFolder(self._service.storage, job.run)
+        result: dict[str, Any] | None = folder.read_json(path) if folder.exists(path) else None
+        return result
+
+
+def _name_training(body: TuningBody) -> dict[str, Any]:
+    chosen = body.chosen
+    rate = chosen.learning_rate_multiplier
+    return {
+        "epochs": EPOCHS if chosen.n_epochs == "auto" else chosen.n_epochs,
+        "batch_size": BATCH if chosen.batch_size == "auto" else chosen.batch_size,
+        "learning_rate": LEARNING_RATE * (1.0 if rate == "auto" else rate),
+    }
+
+
+def _show_event(job: TuningJob, event: Event) -> dict[str, Any]:
+    said = str(event.payload.get("message") or event.step or "")
+    level = {WARNING: "warn", "failed": "error"}.get(event.kind, "info")
+    return {
+        "id": f"ftevent-{job.id.removeprefix('ftjob-')}-{event.sequence}",
+        "object": "fine_tuning.job.event",
+        "created_at": int(event.time),
+        "level": level,
+        "type": "message",
+        "message": f"{event.kind}: {said}" if said else event.kind,
+        "data": {"step": event.step, "seconds": event.seconds},
+    }
+
+
+def _show_error(event: Event | None) -> dict[str, Any]:
+    message = str(event.payload.get("message", "")) if event is not None else ""
+    return {"code": "run_failed", "message": message, "param": None}

@@ -1,0 +1,124 @@
+"""Fine-tuning jobs by the official client, unchanged but for its address, over the whole
+service.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from helpers.services import Service
+
+COLOURS = ("red", "blue", "green", "white")
+
+
+def write_rows(folder: Path, name: str, count: int, system: str = "Be brief.") -> Path:
+    rows = [
+        {
+            "messages": [
+                {"role": "system", "content": system},
+                {"role": "user", "content": f"What colour has house {index}?"},
+                {"role": "assistant", "content": COLOURS[index % 4], "weight": 1},
+            ]
+        }
+        for index in range(count)
+    ]
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def wait_for(client: openai.OpenAI, id: str, *statuses: str) -> Any:
+    deadline = time.monotonic() + 300
+    while (job := client.fine_tuning.jobs.retrieve(id)).status not in statuses:
+        assert time.monotonic() < deadline, job
+        assert job.status not in ("failed", "succeeded", "cancelled"), job
+        time.sleep(0.3)
+    return job
+
+
+def test_a_job_trains_pauses_goes_on_and_its_model_answers_at_once(
+    service: Service, tmp_path: Path
+) -> None:
+    client = service.openai()
+    training = client.files.create(file=write_rows(tmp_path, "a.jsonl", 12), purpose="fine-tune")
+    checked = client.files.create(file=write_rows(tmp_path, "b.jsonl", 4), purpose="fine-tune")
+    asked: dict[str, Any] = {
+        "model": "tiny",
+        "training_file": training.id,
+        "validation_file": checked.id,
+        "suffix": "Houses",
+        "seed": 7,
+        "metadata": {"team": "colours"},
+        "method": {
+            "type": "supervised",
+            "supervised": {
+                "hyperparameters": {
+                    "n_epochs": 2,
+                    "batch_size": "auto",
+                    "learning_rate_multiplier": 50,
+                }
+            },
+        },
+        "extra_headers": {"Idempotency-Key": "houses"},
+    }
+    job = client.fine_tuning.jobs.create(**asked)
+    assert job.status in ("queued", "running")
+    assert (job.fine_tuned_model, job.seed, job.metadata) == (None, 7, {"team": "colours"})
+    assert client.fine_tuning.jobs.create(**asked).id == job.id
+    client.fine_tuning.jobs.pause(job.id)
+    wait_for(client, job.id, "paused")
+    client.fine_tuning.jobs.resume(job.id)
+    done = wait_for(client, job.id, "succeeded")
+    id = job.id.removeprefix("ftjob-")
+    assert done.fine_tuned_model == f"ft:tiny:houses:{id}"
+    assert done.hyperparameters.n_epochs == 2
+    assert done.hyperparameters.batch_size == 8
+    assert done.trained_tokens > 0
+    assert done.finished_at >= done.created_at
+    turns: Any = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What colour has house 1?"},
+    ]
+    told = {
+        model: client.chat.completions.create(
+            model=model, messages=turns, temperature=0, max_tokens=4, logprobs=True
+        )
+        for model in ("tiny", done.fine_tuned_model)
+    }
+    probabilities = [
+        [token.logprob for token in answer.choices[0].logprobs.content or []]  # type: ignore[union-attr]
+        for answer in told.values()
+    ]
+    assert probabilities[0] != probabilities[1]
+    assert told[done.fine_tuned_model].model == done.fine_tuned_model
+    assert done.fine_tuned_model in [model.id for model in client.models.list()]
+    (checkpoint,) = client.fine_tuning.jobs.checkpoints.list(job.id)
+    assert checkpoint.fine_tuned_model_checkpoint == done.fine_tuned_model
+    assert checkpoint.step_number == 4  # twelve rows in batches of eight, twice
+    messages = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100)]
+    assert "step: training" in messages
+    assert "step: evaluation" in messages
+    assert messages[0].startswith("finished")
+    view = service.client().get(f"/api/v1/runs/ft-houses-{id}").json()
+    assert (view["labels"], view["round"], view["dead_letters"]) == (12, 1, [])
+    with pytest.raises(openai.BadRequestError, match="has succeeded"):
+        client.fine_tuning.jobs.cancel(job.id)
+
+
+def test_a_job_is_cancelled_and_listed(service: Service, tmp_path: Path) -> None:
+    client = service.openai()
+    file = client.files.create(file=write_rows(tmp_path, "a.jsonl", 12), purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(model="tiny", training_file=file.id)
+    client.fine_tuning.jobs.cancel(job.id)
+    wait_for(client, job.id, "cancelled")
+    assert next(iter(client.fine_tuning.jobs.list())).id == job.id
+    with pytest.raises(openai.BadRequestError, match="expected a paused one"):
+        client.fine_tuning.jobs.resume(job.id)
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(
+            model=f"ft:tiny::{job.id.removeprefix('ftjob-')}",
+            messages=[{"role": "user", "content": "hi"}],
+        )
