@@ -35,6 +35,8 @@ MODULES = {
     "Providers of annotating models": "atgen_ray.annotation.providers.base",
     "Engines": "atgen_ray.engines.base",
     "The journal": "atgen_ray.store.journal",
+    "Who may write a run": "atgen_ray.store.leases",
+    "Events of a run": "atgen_ray.store.events",
     "The ledger": "atgen_ray.store.ledger",
     "A run's folder": "atgen_ray.store.run_folder",
     "Errors": "atgen_ray.core.errors",

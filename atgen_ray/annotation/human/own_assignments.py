@@ -44,11 +44,13 @@ class OwnAssignments:
         connection.execute(sa.insert(assignments).values(row))
 
     def take_in_hand(self, connection: sa.Connection, example_id: str, now: float) -> None:
+        """Keep the task for the lease of the run: the person has opened it."""
         opened = sa.func.coalesce(assignments.c.opened, now)
         until = now + self.lease_seconds
         self._store.assign(connection, example_id, self._annotator, until=until, opened=opened)
 
     def keep_prepared(self, connection: sa.Connection, example_id: str, now: float) -> None:
+        """Keep the task for `PREPARED` seconds, or for as long as it is kept already."""
         mine = self._store.assignment(connection, example_id, self._annotator)
         until = max(now + min(PREPARED, self.lease_seconds), mine["until"] if mine else 0.0)
         self._store.assign(connection, example_id, self._annotator, until=until)
