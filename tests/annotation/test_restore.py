@@ -5,7 +5,7 @@ nobody can know.
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from helpers.command_line import call
 from helpers.fakes.provider import FakeProvider
 
 from atgen_ray.config import RunConfig
+from atgen_ray.core.private_files import private_files
 from atgen_ray.runs.doctor import Finding, examine, repair
 from atgen_ray.store.ledger import read_balance
 from atgen_ray.store.owner import ProcessIdentity
@@ -58,6 +59,13 @@ def restore(target: Path, journal: Path, storage: Path) -> None:
 
 def find(run: Round, folder: Path) -> dict[str, Finding]:
     return {each.kind: each for each in examine(run.journal, str(folder), deep=True).findings}
+
+
+@pytest.fixture(autouse=True)
+def _private() -> Iterator[None]:
+    """As in our own processes, or the doctor would find files that others can read."""
+    with private_files():
+        yield
 
 
 @pytest.fixture
