@@ -1,92 +1,132 @@
-"""Simulation of the audit: bias, error against a simple random sample, and coverage of intervals.
+"""Answers a second of the annotation API beside the audit log, and entries a second of the log.
 
-    python benchmarks/audit.py --draws 10000
+    python benchmarks/audit.py [--people 4] [--seconds 15] [--rounds 3] [--writers 4]
 
-Each world is a pool of 1,000 examples with known scores. An audit is drawn from it again and again,
-as a run draws one, and its estimate is held against the mean of the pool. `saved` is the share of
-labels that a simple random sample would have needed more for the same error.
+One process serves the API on SQLite; each person, a thread, leases tasks, saves a draft and
+submits, without a pause. To compare with a version before, run the same file with its package on
+PYTHONPATH: the rates of the log are then left out. Prints a line of JSON.
 """
 
 import argparse
+import json
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-import numpy as np
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from atgen_ray.core.arrays import Numbers
-from atgen_ray.evaluation.audit import count_first, draw_first, draw_second, estimate_mean
+import httpx
+from helpers.desk_server import DeskServer
+from helpers.human_desk import HumanDesk
+from helpers.ports import free_port
+from helpers.services import bearer
 
-NUMBER = 1_000
-SHARES = np.array([0.05, 0.9, 0.5, 0.1, 0.95, 0.5])  # of right answers in each group
-World = tuple[Any, Any, tuple[float, float]]
-
-
-def make_worlds() -> tuple[dict[str, World], Any]:
-    """Return scores, features and bounds of each world, and the groups of all."""
-    rng = np.random.default_rng(1)
-    groups = rng.choice(6, NUMBER, p=[0.35, 0.25, 0.15, 0.1, 0.1, 0.05])
-    hidden = rng.normal(size=NUMBER)
-    none, noise = np.zeros((NUMBER, 0)), rng.normal(size=(NUMBER, 5))
-    telling = np.column_stack([hidden + rng.normal(size=NUMBER) / 2, noise])
-    unit = (0.0, 1.0)
-
-    def hit(chance: Numbers | float) -> Numbers:
-        return (rng.random(NUMBER) < chance).astype(float)
-
-    worlds = {
-        "right or wrong, groups tell": (hit(SHARES[groups]), none, unit),
-        "right or wrong, embeddings tell": (hit(1 / (1 + np.exp(-2.5 * hidden))), telling, unit),
-        "right or wrong, nothing tells": (hit(0.4), noise, unit),
-        "3 % wrong, nothing tells": (hit(0.97), noise, unit),
-        "2 % right, all in one group": (hit(np.array([0, 0, 0, 0, 0, 0.4])[groups]), none, unit),
-        "ROUGE, groups tell": (rng.beta(2, 3, NUMBER) / 2 + SHARES[groups] / 2, none, unit),
-        "nats, skewed": (rng.gamma(1.5, 1, NUMBER) * (1 + SHARES[groups]), none, (0.0, np.inf)),
-        "difference of two models": (
-            rng.choice([-1.0, 0, 1], NUMBER, p=[0.05, 0.8, 0.15]),
-            none,
-            (-1.0, 1.0),
-        ),
-    }
-    return worlds, groups
+from atgen_ray.serving.security.tokens import Tokens
+from atgen_ray.store.journal import Journal
 
 
-def simulate(world: World, groups: Numbers, labels: int, draws: int) -> str:
-    """Return the cells of a row of the table."""
-    values, features, bounds = world
-    ids = [f"{number:04d}" for number in range(NUMBER)]
-    rng = np.random.default_rng(labels)
-    found = []
-    for _ in range(draws):
-        first = draw_first(ids, groups.astype(np.int64), count_first(labels, NUMBER), rng)
-        seen = values[[int(id_) for id_ in first.ids]]
-        rest = labels - len(first.ids)
-        sample = draw_second(ids, groups.astype(np.int64), features, first, seen, rest, rng)
-        score = estimate_mean(sample, values[[int(id_) for id_ in sample.ids]], bounds)
-        assert score is not None
-        found.append((score.mean, score.low, score.high))
-    means, lows, highs = np.array(found).T
-    truth = values.mean()
-    noise = means.std() / np.sqrt(draws)
-    even = values.var(ddof=1) / labels * (1 - labels / NUMBER)
-    held = np.mean((lows - 1e-9 <= truth) & (truth <= highs + 1e-9))
-    return (
-        f"{truth:.3f} | {means.mean() - truth:+.4f} ± {2 * noise:.4f} | "
-        f"{1 - means.var() / even:+.0%} | {held:.1%} | {np.mean(highs - lows):.3f}"
-    )
+def label(url: str, run: str, token: str, until: float) -> int:
+    """Answers by one person."""
+    done = 0
+    base = f"/api/v1/runs/{run}/tasks"
+    with httpx.Client(base_url=url, headers=bearer(token), timeout=60) as client:
+        while time.monotonic() < until:
+            for task in client.post(f"{base}/lease", json={"count": 5}).json()["tasks"]:
+                client.put(f"{base}/{task['id']}/draft", json={"text": "a", "revision": 1})
+                answer = client.post(
+                    f"{base}/{task['id']}/submit",
+                    json={"text": "a label", "seconds": 1.0},
+                    headers={"Idempotency-Key": uuid4().hex},
+                )
+                answer.raise_for_status()
+                done += 1
+    return done
+
+
+def measure_answers(options: argparse.Namespace) -> list[float]:
+    """Answers a second, a number a round."""
+    rates = []
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            journal = Journal(f"sqlite:///{folder}/atgen.db")
+            desk = HumanDesk(journal, 5000)
+            desk.publish_tasks()
+            known = Tokens(journal.database)
+            tokens = [known.create("annotator", f"p{n}") for n in range(options.people)]
+            server = DeskServer(Path(folder), free_port())
+            server.start()
+            try:
+                began = time.monotonic()
+                until = began + options.seconds
+                with ThreadPoolExecutor(options.people) as pool:
+                    work = [pool.submit(label, server.url, desk.run, t, until) for t in tokens]
+                    done = sum(each.result() for each in work)
+                rates.append(done / (time.monotonic() - began))
+            finally:
+                server.kill()
+                journal.close()
+    return rates
+
+
+def measure_log(options: argparse.Namespace, url: str) -> dict[str, Any]:
+    """Entries a second, one and fifty a transaction, and of a verification."""
+    from atgen_ray.store.audit import AuditLog, Entry, Who
+
+    journal = Journal(url)
+    log = AuditLog(journal.database)
+    entry = Entry("http", "PUT /api/v1/runs/x/title", Who("abc", "ann", "10.0.0.1"), "200", "x")
+    found: dict[str, Any] = {}
+    for size in (1, 50):
+        until = time.monotonic() + 5
+        counts = [0] * options.writers
+
+        def write(number: int, size: int = size, until: float = until) -> None:
+            while time.monotonic() < until:
+                log.append([entry] * size)
+                counts[number] += size  # noqa: B023 - of this size
+
+        threads = [threading.Thread(target=write, args=(n,)) for n in range(options.writers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        found[f"entries a second, {size} at once"] = round(sum(counts) / 5)
+    began = time.monotonic()
+    checked = log.verify()
+    found["verified"] = checked.entries
+    found["verified a second"] = round(checked.entries / (time.monotonic() - began))
+    assert not checked.faults, checked.faults
+    journal.close()
+    return found
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--draws", type=int, default=10_000, help="audits for each row")
-    parser.add_argument("--labels", type=int, nargs="+", default=[20, 40, 100])
-    arguments = parser.parse_args()
-    worlds, groups = make_worlds()
-    print("| world | labels | score | bias | saved | 95 % interval holds | its width |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for name, world in worlds.items():
-        for labels in arguments.labels:
-            cells = simulate(world, groups, labels, arguments.draws)
-            print(f"| {name} | {labels} | {cells} |", flush=True)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--people", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--writers", type=int, default=4)
+    parser.add_argument("--postgresql", default="", help="URL of a server for the log's rates too")
+    options = parser.parse_args()
+    rates = measure_answers(options)
+    found: dict[str, Any] = {
+        "answers a second": [round(rate, 1) for rate in rates],
+        "median": round(statistics.median(rates), 1),
+    }
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            found["sqlite"] = measure_log(options, f"sqlite:///{folder}/atgen.db")
+        if options.postgresql:
+            found["postgresql"] = measure_log(options, options.postgresql)
+    except ModuleNotFoundError:
+        found["log"] = "there is none in this version"
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

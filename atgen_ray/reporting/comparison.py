@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from atgen_ray.core.bootstrap import bootstrap_mean
+from atgen_ray.evaluation import METRICS
 from atgen_ray.reporting.formats import name_letter
 from atgen_ray.reporting.run_view import Estimate, RunView
 
@@ -141,8 +142,8 @@ def _compare_pair(first: str, one: RunView, second: str, other: RunView, metric:
     other_curve = _read_points(other, metric)
     reaches = []
     if curve and other_curve:
-        reaches.append(_measure_reach(first, curve, other_curve))
-        reaches.append(_measure_reach(second, other_curve, curve))
+        reaches.append(_measure_reach(first, curve, other_curve, metric))
+        reaches.append(_measure_reach(second, other_curve, curve, metric))
     return RunPair(first, second, metric, difference, reaches)
 
 
@@ -151,11 +152,16 @@ def _read_points(view: RunView, metric: str) -> list[tuple[float, float]]:
 
 
 def _measure_reach(
-    run: str, curve: list[tuple[float, float]], goal: list[tuple[float, float]]
+    run: str, curve: list[tuple[float, float]], goal: list[tuple[float, float]], metric: str
 ) -> LabelsToReach:
-    """Return the labels at which `curve`, that of `run`, reaches the last score of `goal`."""
+    """Return the labels at which `curve`, that of `run`, reaches the last score of `goal`: from
+    above, where lower values of the metric are better.
+    """
     target = goal[-1][1]
-    return LabelsToReach(run, target, labels_to_reach(curve, target), int(curve[-1][0]))
+    sign = -1 if metric in METRICS and METRICS[metric].better == "lower" else 1
+    rising = [(labels, sign * score) for labels, score in curve]
+    reached = labels_to_reach(rising, sign * target)
+    return LabelsToReach(run, target, reached, int(curve[-1][0]))
 
 
 def _describe(

@@ -9,7 +9,12 @@ from helpers.report_page import Page
 from helpers.report_runs import MadeUp, write_run
 
 from atgen_ray.reporting import RunView, collect_run, render_page, write_report
-from atgen_ray.reporting.comparison import bootstrap_difference, compare_views, labels_to_reach
+from atgen_ray.reporting.comparison import (
+    _measure_reach,
+    bootstrap_difference,
+    compare_views,
+    labels_to_reach,
+)
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +155,10 @@ def test_interval_covers_the_difference_and_not_the_order_of_ids() -> None:
     same = bootstrap_difference(first, first)
     assert same is not None
     assert (same.mean, same.low, same.high) == (0, 0, 0)
+
+
+def test_a_loss_is_reached_from_above() -> None:
+    first, second = [(0.0, 3.0), (10.0, 2.0), (20.0, 1.0)], [(0.0, 3.0), (20.0, 2.0)]
+    assert _measure_reach("A", first, second, "nll").labels == 10
+    assert _measure_reach("B", second, first, "nll").labels is None
+    assert _measure_reach("A", first, second, "rougeL").labels == 0

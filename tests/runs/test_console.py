@@ -290,3 +290,12 @@ def test_a_run_without_a_test_set_has_a_curve_without_metrics() -> None:
         ["round", "labels", "dollars", "seconds"],
         ["1", "16", "8.00", "10"],
     ]
+
+
+def test_without_a_test_set_the_curve_is_that_of_the_audit() -> None:
+    rows = [row(0), row(1)]
+    for each in rows:
+        each["audit_metrics"], each["metrics"] = {"rougeL": each["metrics"]["rougeL"]}, {}
+    heading, first, _ = lines(rows, 120)
+    assert heading.split() == ["round", "labels", "dollars", "seconds", "rougeL", "(audit)"]
+    assert "0.457 [0.400, 0.500]" in first
