@@ -252,6 +252,14 @@ def test_a_take_over_that_was_killed_is_done_again(journal: Journal, source: Run
     assert folder.read_text("labeled.jsonl") == other.read_text("labeled.jsonl")
 
 
+def test_a_run_may_go_on_for_a_target_of_its_own(
+    journal: Journal, source: RunConfig, tmp_path: Path
+) -> None:
+    data = {"pool": "pool.jsonl", "references": "answer", "target": "slice.jsonl"}
+    config = configure(tmp_path, "aimed", fork_from=source.name, data=data)
+    assert settle_source(config, journal).fork_from == f"{source.name}:3"
+
+
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
