@@ -39,9 +39,7 @@ def dataset(tmp_path: Path) -> Path:
     return path
 
 
-def select(
-    file: Path, limits: dict[str, int] | None = None, **more: Any
-) -> list[dict[str, Any]]:
+def select(file: Path, limits: dict[str, int] | None = None, **more: Any) -> list[dict[str, Any]]:
     service = parse_service(
         {
             "storage": str(file.parent / "storage"),

@@ -161,8 +161,8 @@ class Selector:
         self, body: SelectBody, everything: pa.Table, examples: pa.Table, check: Checkpoint
     ) -> Any:
         """Return the vectors of `everything`, as the dataset gives them or by the encoder."""
-        column = body.dataset and body.dataset.embedding
-        if not column:
+        dataset = body.dataset
+        if dataset is None or dataset.embedding is None:
             return self._embed(everything["text"].to_pylist(), check)
         at = pc.index_in(everything["id"], examples["id"].combine_chunks())
         if at.null_count:
@@ -173,7 +173,7 @@ class Selector:
                 f"vector for it",
             )
         rows = examples["row"].take(at).to_numpy()
-        return read_vectors(self._locate(body.dataset), column, rows)
+        return read_vectors(self._locate(dataset), dataset.embedding, rows)
 
     def _locate(self, dataset: DatasetBody) -> str:
         return check_location(dataset.path, self._service.data_roots, "dataset.path")
