@@ -8,6 +8,7 @@ labels that a simple random sample would have needed more for the same error.
 """
 
 import argparse
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,10 @@ from atgen_ray.evaluation.audit import count_first, draw_first, draw_second, est
 
 NUMBER = 1_000
 SHARES = np.array([0.05, 0.9, 0.5, 0.1, 0.95, 0.5])  # of right answers in each group
-World = tuple[Numbers, Numbers, tuple[float, float]]
+World = tuple[Any, Any, tuple[float, float]]
 
 
-def make_worlds() -> tuple[dict[str, World], Numbers]:
+def make_worlds() -> tuple[dict[str, World], Any]:
     """Return scores, features and bounds of each world, and the groups of all."""
     rng = np.random.default_rng(1)
     groups = rng.choice(6, NUMBER, p=[0.35, 0.25, 0.15, 0.1, 0.1, 0.05])

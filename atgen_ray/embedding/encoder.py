@@ -67,11 +67,18 @@ def embed_texts(
     """
     import numpy as np
 
-    rows: list[list[float] | None] = []
+    parts: list[npt.NDArray[np.float32]] = []
     for start in range(0, len(texts), PART_ROWS):
         check()
         part = [*texts[start : start + PART_ROWS]]
-        rows += encoder(pa.table({"content": part, "text": part}))["embedding"].to_pylist()
-    width = next((len(row) for row in rows if row is not None), 0)
-    missing = [float("nan")] * width
-    return np.array([missing if row is None else row for row in rows], np.float32)
+        rows = encoder(pa.table({"content": part, "text": part}))["embedding"].to_pylist()
+        width = next((len(row) for row in rows if row is not None), 0)
+        missing = [float("nan")] * width
+        parts.append(np.array([missing if row is None else row for row in rows], np.float32))
+    # A part without any vector has no width of its own.
+    width = max((part.shape[1] for part in parts), default=0)
+    fitting = [
+        part if part.shape[1] == width else np.full((len(part), width), np.nan, np.float32)
+        for part in parts
+    ]
+    return np.concatenate([np.empty((0, width), np.float32), *fitting])

@@ -24,6 +24,7 @@ from atgen_ray.engines.adapter_check import (
     compare_effects,
     score_answer,
 )
+from atgen_ray.engines.decoding import pad_left
 from atgen_ray.models.loading import find_stored_dtype
 from atgen_ray.models.prompts import PromptBuilder
 
@@ -41,7 +42,7 @@ PROBES = (
     "Translate into German: good morning, how are you?",
     "List three things that are found in a kitchen.",
 )
-TOKENS = 16  # of each answer
+TOKENS = 12  # of each answer, at most
 FEWEST = 8  # tokens in common, below which nothing is concluded
 PREFIX = "probe-"  # of ids; examples have hexadecimal ones
 
@@ -89,15 +90,14 @@ def measure_probes(
     texts = PROBES[:count]
     encoded = [prompts.encode(text) for text in texts]
     with torch.no_grad(), _in_float32(model):
-        answers = [_answer(model, prompt, prompts.stop_ids) for prompt in encoded]
-        pairs = list(zip(encoded, answers, strict=True))
-        tuned = [score_answer(model, *pair) for pair in pairs]
+        answers, tuned = _answer(model, encoded, prompts.stop_ids)
         with model.disable_adapter():
-            base = [score_answer(model, *pair) for pair in pairs]
-    return [
-        vars(Probe(text, answer, without.tolist(), true.tolist()))
-        for text, answer, without, true in zip(texts, answers, base, tuned, strict=True)
-    ]
+            base = [
+                score_answer(model, prompt, answer).tolist()
+                for prompt, answer in zip(encoded, answers, strict=True)
+            ]
+    found = zip(texts, answers, base, tuned, strict=True)
+    return [vars(Probe(*fields)) for fields in found]
 
 
 def tabulate_probes(probes: Sequence[Probe]) -> pa.Table:
@@ -126,23 +126,35 @@ def compare_probes(probes: Sequence[Probe], features: pa.Table) -> Effect | None
     return None if effect.size < SMALLEST_EFFECT else effect
 
 
-def _answer(model: Any, prompt: list[int], stop_ids: Sequence[int]) -> list[int]:
-    """Return the greedy answer, `TOKENS` tokens at most, with the one that ends it."""
+def _answer(
+    model: Any, prompts: Sequence[list[int]], stop_ids: Sequence[int]
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Return the greedy answers, each with the token that ends it, and their log-probabilities."""
     import torch
     from transformers import GenerationConfig
 
-    ids = torch.tensor([prompt], device=next(model.parameters()).device)
+    ids, mask = pad_left(prompts, filler=stop_ids[0])
+    device = next(model.parameters()).device
     greedy = GenerationConfig(
         max_new_tokens=TOKENS,
         do_sample=False,
         eos_token_id=list(stop_ids),
         pad_token_id=stop_ids[0],
+        return_dict_in_generate=True,
+        output_logits=True,
     )
     made = model.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=greedy
+        input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=greedy
     )
-    answer: list[int] = made[0, len(prompt) :].tolist()
-    return answer
+    tokens = made.sequences[:, ids.shape[1] :]
+    scores = torch.stack([torch.log_softmax(step.double(), -1) for step in made.logits], 1)
+    chosen = scores.gather(2, tokens[..., None]).squeeze(2).tolist()
+    answers = []
+    for row in tokens.tolist():
+        end = next((at for at, token in enumerate(row) if token in stop_ids), len(row))
+        answers.append(row[: end + 1])
+    scored = zip(chosen, answers, strict=True)
+    return answers, [values[: len(answer)] for values, answer in scored]
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.tuned_names import ROUND, name_model, name_run
 from atgen_ray.serving.tuning_rows import TuningRows, read_rows
 from atgen_ray.store.api_files import ApiFile
-from atgen_ray.store.journal import WARNING, Event, Journal
+from atgen_ray.store.events import WARNING, Event
+from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tuning_jobs import TuningJob, TuningJobs

@@ -20,8 +20,10 @@ from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.testing.pools import Pool, make_pool
 
 FEATURES = "rounds/001/features.parquet"
-STRATEGIES = ("random", "length", "nsp", "self_consistency", "huds", "k_center", "hadas")
-STRATEGIES += ("rds_plus", "targeted_facility_location", "task_diversity")
+STRATEGIES = (
+    *("random", "length", "nsp", "self_consistency", "huds", "k_center", "hadas"),
+    *("rds_plus", "targeted_facility_location", "task_diversity"),
+)
 PARAMETERS = {"task_diversity": {"column": "kind"}}
 
 

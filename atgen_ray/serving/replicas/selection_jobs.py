@@ -98,7 +98,8 @@ class SelectionActor:
     def _select(self) -> None:
         try:
             body = SelectBody.model_validate(self._folder.read_json(REQUEST))
-            result = {"status": "finished", "selected": Selector(self._service).select_now(body)}
+            selected = Selector(self._service, ready=False).select_now(body)
+            result = {"status": "finished", "selected": selected}
         except Exception as error:  # the boundary of the actor: the error becomes the job's result
             meaning = explain(error)
             if meaning is None:

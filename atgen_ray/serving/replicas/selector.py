@@ -5,7 +5,7 @@ outputs of the deployment `model`.
 import asyncio
 import threading
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from atgen_ray.core.log_format import set_up_logs
 from atgen_ray.core.records import SAMPLES, GenerationRequest
 from atgen_ray.embedding import EmbeddingSpace, fit_whitening
 from atgen_ray.embedding.encoder import embed_texts
+from atgen_ray.embedding.space import TextEncoder
 from atgen_ray.engines.generation import gather_features
 from atgen_ray.engines.hidden_states import append_states
 from atgen_ray.ray_runtime.hardware import count_threads
@@ -23,10 +24,12 @@ from atgen_ray.selection import Embeddings, find_needs, select_batch
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import Adapter
 from atgen_ray.serving.replicas.base import open_directory
-from atgen_ray.serving.schemas.select import ExampleBody, LabeledBody, SelectBody, pick_rows
+from atgen_ray.serving.replicas.given_vectors import read_vectors
+from atgen_ray.serving.schemas.select import DatasetBody, SelectBody, pick_rows
 from atgen_ray.serving.security.restrictions import check_location
 
 BATCH_ROWS = 32
+TEXTS = pa.schema([("id", pa.string()), ("text", pa.string())])
 
 Checkpoint = Callable[[], None]
 Result = TypeVar("Result")
@@ -65,11 +68,18 @@ async def run_cancellable(work: Callable[[Checkpoint], Result]) -> Result:
 class Selector:
     """Deployment with one encoder; each selection runs in a thread of its own."""
 
-    def __init__(self, service: ServiceConfig) -> None:
+    def __init__(self, service: ServiceConfig, ready: bool = True) -> None:
+        """`ready` loads the encoder at once, else when it is first needed."""
         set_up_logs()
         self._service = service
+        if ready:
+            self._encoder  # noqa: B018
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        service = self._service
         threads = count_threads(1, service.engine.threads_per_worker)
-        self._encoder = EmbeddingSpace.of(service).build_encoder(threads)
+        return EmbeddingSpace.of(service).build_encoder(threads)
 
     async def select(self, body: SelectBody) -> list[dict[str, Any]]:
         """Return the query batch of `body` as rows of PickBody."""
@@ -96,12 +106,22 @@ class Selector:
             ApiError, UserError: the request is wrong.
         """
         needs = find_needs(body.strategy, body.parameters)
-        examples, rows = self._read(body)
+        # Tables, not objects: there may be a million examples.
+        examples = self._read(body)
         labeled = {example.id: example for example in body.labeled}
-        everything = {example.id: example.text for example in [*examples, *body.labeled]}
+        known = pa.array(labeled, pa.string())
+        rows = examples.filter(pc.invert(pc.is_in(examples["id"], known)))
+        more = {"id": known, "text": [example.text for example in body.labeled]}
+        everything = pa.concat_tables(
+            [rows.select(TEXTS.names), pa.table(more, schema=TEXTS)]
+        ).combine_chunks()
         asked = len(everything) + len(body.target)
-        if asked > self._service.limits.examples:
-            raise ApiError(413, f"{asked} examples are more than {self._service.limits.examples}")
+        if asked > (limit := self._service.limits.examples):
+            raise ApiError(
+                413,
+                f"{asked:,} examples are more than {limit:,} (limits.examples): leave "
+                f"some out, or set dataset.limit",
+            )
         labels = {
             id_: example.label for id_, example in labeled.items() if example.label is not None
         }
@@ -117,51 +137,81 @@ class Selector:
             raise ApiError(
                 400, "parameters.column names a column, which a request has not, expected a run"
             )
-        open_ids = [example.id for example in examples if example.id not in labeled]
-        if not open_ids:
+        if not len(rows):
             raise ApiError(400, "every example is labelled already, expected some that are not")
         # Only what the strategy needs is computed: outputs of the model take by far the longest.
         features = None
         if needs & {"generations", "samples", "states"}:
-            features = self._features(
-                body, {id_: everything[id_] for id_ in open_ids}, "samples" in needs, check
-            )
+            given = rows["id"].to_pylist(), rows["text"].to_pylist()
+            texts = dict(zip(*given, strict=True))
+            features = self._features(body, texts, "samples" in needs, check)
         embeddings = target = None
         if needs & {"embeddings", "target"}:
-            ids = sorted(everything)
-            vectors = self._embed([everything[id_] for id_ in ids], check)
+            everything = everything.sort_by("id")
+            vectors = self._find_vectors(body, everything, examples, check)
             wanted = self._embed(body.target, check) if body.target else vectors[:0]
             whitening = fit_whitening(vectors, self._service.embedding.whitening)
             if whitening is not None:
                 vectors, wanted = whitening.apply(vectors), whitening.apply(wanted)
-            embeddings = Embeddings(ids, vectors)
+            embeddings = Embeddings(everything["id"].combine_chunks(), vectors)
             target = Embeddings([f"{at:09d}" for at in range(len(wanted))], wanted)
         check()
         picks = select_batch(
             body.strategy,
             body.parameters,
-            ids=open_ids,
+            ids=rows["id"].combine_chunks(),
             count=body.count,
             labeled=labeled.keys(),
             embeddings=embeddings,
             features=features,
-            texts=everything,
+            texts=everything if "texts" in needs else None,
             labels=labels,
             target=target,
             seed=body.seed,
         )
-        return [row | {"row": rows.get(row["id"])} for row in pick_rows(picks)]
+        picked = rows.filter(pc.is_in(rows["id"], picks["id"].combine_chunks()))
+        places = dict(zip(picked["id"].to_pylist(), picked["row"].to_pylist(), strict=True))
+        return [row | {"row": places[row["id"]]} for row in pick_rows(picks)]
 
-    def _read(self, body: SelectBody) -> tuple[list[ExampleBody | LabeledBody], dict[str, int]]:
-        """Return the examples, and for those of a dataset their rows by id."""
+    def _find_vectors(
+        self, body: SelectBody, everything: pa.Table, examples: pa.Table, check: Checkpoint
+    ) -> Any:
+        """Return the vectors of `everything`, as the dataset gives them or by the encoder."""
+        dataset = body.dataset
+        if dataset is None or dataset.embedding is None:
+            return self._embed(everything["text"].to_pylist(), check)
+        if body.target:
+            raise ApiError(
+                400,
+                "target is embedded by the service, expected no dataset.embedding, whose vectors "
+                "are of another space",
+            )
+        at = pc.index_in(everything["id"], examples["id"].combine_chunks())
+        if at.null_count:
+            missing = everything["id"].filter(pc.is_null(at))[0]
+            raise ApiError(
+                400,
+                f"labeled holds '{missing}', which the dataset has not: dataset.embedding has no "
+                f"vector for it",
+            )
+        rows = examples["row"].take(at).to_numpy()
+        return read_vectors(self._locate(dataset), dataset.embedding, rows)
+
+    def _locate(self, dataset: DatasetBody) -> str:
+        return check_location(dataset.path, self._service.data_roots, "dataset.path")
+
+    def _read(self, body: SelectBody) -> pa.Table:
+        """Return the examples: id, text, and of those of a dataset the source row."""
         if body.dataset is None:
-            return list(body.examples or []), {}
+            given = body.examples or []
+            columns = {"id": [each.id for each in given], "text": [each.text for each in given]}
+            table = pa.table(columns, schema=TEXTS)
+            return table.append_column("row", pa.nulls(len(table), pa.int64()))
         from atgen_ray.data import build_split
 
         dataset = body.dataset
-        pool = check_location(dataset.path, self._service.data_roots, "dataset.path")
         data = DataConfig(
-            pool=pool,
+            pool=self._locate(dataset),
             format=dataset.format,
             pool_split=dataset.split,
             input=dataset.input,
@@ -169,14 +219,8 @@ class Selector:
         )
         # Near-duplicates are left out, as a run leaves them out of its pool.
         table = build_split(data, PromptConfig(), "pool", body.seed).examples
-        kept = (
-            table.filter(pc.is_null(table["duplicate_of"]))
-            .select(["id", "row", "text"])
-            .to_pylist()
-        )
-        return [ExampleBody(id=row["id"], text=row["text"]) for row in kept], {
-            row["id"]: row["row"] for row in kept
-        }
+        table = table.filter(pc.is_null(table["duplicate_of"]))
+        return table.select(["id", "text", "row"]).cast(TEXTS.append(pa.field("row", pa.int64())))
 
     def _embed(self, texts: list[str], check: Checkpoint = _go_on) -> Any:
         return embed_texts(self._encoder, texts, check)

@@ -43,6 +43,11 @@ class DatasetBody(Body):
     split: Word = "train"
     input: Word = Field("input", description="Column of the text; dots reach into nested columns")
     limit: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    embedding: Word | None = Field(
+        None,
+        description="Column with a vector of each example, in place of the service's encoder; of "
+        "one Parquet file",
+    )
 
 
 class SelectBody(Body):
