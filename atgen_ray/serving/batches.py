@@ -26,7 +26,7 @@ from atgen_ray.serving.schemas.batches import BatchBody
 from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.api_files import ApiFile
-from atgen_ray.store.batches import Batches, BatchParts, BatchRecord
+from atgen_ray.store.batches import HOLD_SECONDS, Batches, BatchParts, BatchRecord
 from atgen_ray.store.journal import Journal
 
 PART = 16  # questions that are asked at once, and kept together
@@ -127,6 +127,8 @@ class BatchWorker:
             return False
         try:
             await self._answer(batch)
+        except (FileNotFoundError, UserError) as error:  # it was changed or removed by hand
+            await self._fail(batch, f"its file cannot be read: {error}")
         except BaseException:  # a cancellation too: another worker goes on at once
             self._batches.let_go(batch.id, self._name)
             raise
@@ -155,13 +157,26 @@ class BatchWorker:
                 break
             answers = await run_in_threadpool(parts.read, number)
             if answers is None:
-                asked = (self._ask(question, caller) for question in part)
-                answers = list(await asyncio.gather(*asked))
+                answers = await self._ask_all(batch, part, caller, done)
                 await run_in_threadpool(parts.write, number, answers)
             for answer in answers:
                 done[not _is_good(answer)] += 1
             number += 1
         await run_in_threadpool(self._finish, batch, parts, number, done)
+
+    async def _ask_all(
+        self, batch: BatchRecord, part: Sequence[Question], caller: Caller, done: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """Return the answers to a part; the hold is renewed meanwhile, however long that takes."""
+        asking = asyncio.gather(*(self._ask(question, caller) for question in part))
+        try:
+            while not (await asyncio.wait([asking], timeout=HOLD_SECONDS / 3))[0]:
+                await run_in_threadpool(
+                    self._batches.advance, batch.id, self._name, done[0], done[1]
+                )
+        finally:
+            asking.cancel()  # has no effect on one that is done
+        return list(asking.result())
 
     def _open(self, file: ApiFile) -> Iterator[Question]:
         """Return the questions of a file, whose lines were checked when it was uploaded."""

@@ -351,7 +351,7 @@ class RunManager:
                 yield f"id: {after}\nevent: {event.kind}\ndata: {encode_json(told)}\n\n"
             if len(events) == EVENTS:
                 continue
-            if status in (*OVER, INTERRUPTED) and not await run_in_threadpool(self._goes_on, name):
+            if status in (*OVER, INTERRUPTED) and not await run_in_threadpool(self.goes_on, name):
                 yield f"event: end\ndata: {encode_json({'status': status})}\n\n"
                 return
             if await run_in_threadpool(is_ending):  # a client that comes again finds the next one
@@ -367,7 +367,7 @@ class RunManager:
                 yield ": still here\n\n"
             await asyncio.sleep(POLL_SECONDS)
 
-    def _goes_on(self, name: str) -> bool:
+    def goes_on(self, name: str) -> bool:
         """Return whether the run was resumed, although its journal holds the end of the attempt
         before.
         """

@@ -32,6 +32,7 @@ BATCH = 8
 LEARNING_RATE = 2e-4
 # Statuses of a run that has ended, and those of its job.
 ENDS = {"finished": "succeeded", "failed": "failed"}
+RESUMED = "resumed"  # why nothing halts a job that was paused
 OVER = ("succeeded", "failed", "cancelled")
 
 
@@ -70,7 +71,7 @@ class TuningDesk:
             job = self._jobs.enter(f"ftjob-{id}", caller.name, key, run, asked, tree)
         if job.asked != asked:
             raise ApiError(409, "this Idempotency-Key was sent with another request")
-        if not self._journal.has_run(job.run) and job.halt is None:
+        if not self._journal.has_run(job.run) and job.halt in (None, RESUMED):
             self._begin(job, caller)
         return self._show(job)
 
@@ -127,11 +128,11 @@ class TuningDesk:
         job = self.find(id, caller)
         if job.halt != "paused" or self._status(job) in OVER:
             raise ApiError(400, f"job '{id}' is {self._status(job)}, expected a paused one")
-        self._jobs.halt(id, None)
         if self._journal.has_run(job.run):
             self._control.resume(job.run)
         else:
             self._begin(job, caller)
+        self._jobs.halt(id, RESUMED)
         return self.show(id, caller)
 
     def events(self, id: str, caller: Caller) -> list[dict[str, Any]]:
@@ -218,10 +219,13 @@ class TuningDesk:
 
     def _status(self, job: TuningJob) -> str:
         if not self._journal.has_run(job.run):
-            return job.halt or "queued"
+            return "queued" if job.halt in (None, RESUMED) else job.halt
         status = self._journal.describe_status(self._journal.run(job.run))
         if status == "stopped":
-            return job.halt or "cancelled"
+            # The run is called stopped until its new controller has the lease.
+            if job.halt == RESUMED and self._control.goes_on(job.run):
+                return "queued"
+            return job.halt if job.halt == "paused" else "cancelled"
         return ENDS.get(status, "queued" if status == "created" else "running")
 
     def _show(self, job: TuningJob) -> JobBody:

@@ -578,7 +578,7 @@ tuning_jobs = sa.Table(
     sa.Column("asked", sa.JSON, nullable=False),  # the body of the request
     sa.Column("tree", sa.JSON, nullable=False),  # the configuration of the run
     sa.Column("created", sa.Double, nullable=False),
-    sa.Column("halt", sa.String),  # "paused" or "cancelled": why the run was asked to stop
+    sa.Column("halt", sa.String),  # what was asked last: "paused", "cancelled" or "resumed"
 )
 sa.Index("tuning_jobs_by_run", tuning_jobs.c.run, unique=True)
 sa.Index("one_job_per_key", tuning_jobs.c.by, tuning_jobs.c.key, unique=True)

@@ -296,5 +296,12 @@ def test_a_batch_goes_on_behind_what_a_dead_worker_has_answered(
             told = [json.loads(line) for line in lines]
         assert [line["custom_id"] for line in told] == [f"q{number}" for number in range(count)]
         assert told[:PART] == kept  # nothing that was answered is asked again
+        gone = BatchDesk(journal, files, answers).create(body, None, caller)
+        (tmp_path / "uploads" / file.upload).unlink()
+        assert await second.work() is True
+        failed = table.find(gone.id, None)
+        assert failed is not None
+        assert failed.status == "failed"
+        assert "cannot be read" in str(failed.message)
 
     asyncio.run(play())

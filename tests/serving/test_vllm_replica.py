@@ -327,15 +327,62 @@ def test_tokens_of_a_stream_are_counted_though_nobody_hears_its_end() -> None:
         )
 
     answer = VLLMAnswer(
-        CompletionBody(model="tiny", prompt=["a", "b"], stream=True), "base", "vllm-base"
+        CompletionBody(model="tiny", prompt=["a", "b"], stream=True), "base", "vllm-base", None
     )
     shown = [answer.show(event(*each)) for each in [(0, 1), (1, 1), (0, 5), (1, 4)]]
     assert answer.tokens == 9
     assert all(isinstance(each, str) and "usage" not in each for each in shown)
     assert answer.request().stream_options is not None
     assert (
-        VLLMAnswer(CompletionBody(model="tiny", prompt="a"), "base", "vllm-base")
+        VLLMAnswer(CompletionBody(model="tiny", prompt="a"), "base", "vllm-base", None)
         .request()
         .stream_options
         is None
     )
+
+
+def test_tools_schemas_and_ignored_parameters_reach_vllm_in_its_form(tiny_model: str) -> None:
+    from atgen_ray.serving.replicas.vllm_responses import VLLMAnswer
+    from atgen_ray.serving.schemas.chat import ChatBody
+    from atgen_ray.serving.schemas.openai import CompletionBody
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    function = {"name": "weather", "parameters": {"type": "object", "properties": {}}}
+    body = ChatBody.model_validate(
+        {
+            "model": "tiny",
+            "messages": TURNS,
+            "tools": [{"type": "function", "function": function}],
+            "tool_choice": "required",
+            "user": "somebody",
+            "store": True,
+            "stream_options": {"include_usage": True},
+            "logit_bias": {"7": 1},
+        }
+    )
+    answer = VLLMAnswer(body, "base", "vllm-base", tokenizer)
+    asked = answer.request()
+    assert "weather" in asked.messages[0]["content"]  # the template has no section of tools
+    assert (asked.tools, asked.stream_options, asked.logit_bias) == (None, None, {"7": 1.0})
+    schema = asked.response_format.json_schema.json_schema
+    assert schema["properties"]["name"] == {"const": "weather"}
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ tools }}"
+    native = VLLMAnswer(body, "base", "vllm-base", tokenizer).request()
+    assert [tool.function.name for tool in native.tools] == ["weather"]
+    assert native.tool_choice == "none"  # its parser reads no calls: ours does
+    event = {
+        "choices": [
+            {
+                "index": 0,
+                "delta": {"content": '{"name": "weather", "arguments": {}}'},
+                "finish_reason": "stop",
+            }
+        ]
+    }
+    shown = answer.show(f"data: {json.dumps(event)}\n\n")
+    choice = json.loads(str(shown).removeprefix("data: "))["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["delta"]["tool_calls"][0]["function"]["name"] == "weather"
+    echo = CompletionBody(model="tiny", prompt=[[1, 2]], echo=True, logprobs=1, max_tokens=0)
+    scored = VLLMAnswer(echo, "base", "vllm-base", None).request()
+    assert (scored.prompt, scored.echo, scored.max_tokens) == ([[1, 2]], True, 0)

@@ -19,6 +19,7 @@ OURS = (
     "parallel_tool_calls",
     "response_format",
     "modalities",
+    "stream_options",
     "best_of",
     "suffix",
 )
