@@ -65,11 +65,12 @@ def test_openai_answers_by_a_schema_with_tools_and_parts(replica: Service) -> No
     (call,) = choice.message.tool_calls or []
     assert call.type == "function"
     Weather.model_validate_json(call.function.arguments)
+    said: Any = choice.message.model_dump()
     answered = client.chat.completions.create(
         model="tiny",
         messages=[
             *TURNS,
-            choice.message.model_dump(),
+            said,
             {"role": "tool", "tool_call_id": call.id, "content": "It is grey."},
         ],
         tools=[TOOL],
@@ -109,7 +110,7 @@ def test_openai_scores_a_prompt_of_tokens_with_an_echo(replica: Service) -> None
     scored = again.choices[0].logprobs
     assert scored is not None
     assert scored.tokens == told.tokens
-    assert scored.token_logprobs[1:] == pytest.approx(told.token_logprobs[1:], abs=1e-3)  # type: ignore[index]
+    assert scored.token_logprobs[1:] == pytest.approx(told.token_logprobs[1:], abs=1e-3)
     assert again.usage is not None
     assert again.usage.completion_tokens == 0
 
@@ -122,11 +123,13 @@ def test_langchain_invokes_streams_binds_tools_and_parses(replica: Service) -> N
         model="tiny", base_url=f"{replica.url}/v1", api_key=SecretStr(replica.admin), max_retries=0
     )
     brief = model.bind(max_tokens=4)
-    assert brief.invoke("hello").usage_metadata["output_tokens"] <= 4  # type: ignore[attr-defined]
+    usage = brief.invoke("hello").usage_metadata
+    assert usage is not None
+    assert usage["output_tokens"] <= 4
     assert len(list(brief.stream("hello"))) > 1
     assert isinstance(model.with_structured_output(Weather).invoke("How is it?"), Weather)
     called = model.bind_tools([Weather], tool_choice="any").invoke("How is it?")
-    assert [call["name"] for call in called.tool_calls] == ["Weather"]  # type: ignore[attr-defined]
+    assert [call["name"] for call in called.tool_calls] == ["Weather"]
 
 
 def test_pydantic_ai_runs_an_agent_with_a_tool_and_typed_output(replica: Service) -> None:

@@ -241,7 +241,7 @@ def test_too_large_a_file_and_a_form_without_one_are_refused(
             client.files.create(file=write(tmp_path, [talk()] * 2000), purpose="fine-tune")
         assert told.value.status_code == 413
         for given in ({"data": {"purpose": "batch"}}, {"content": b"x"}):
-            answer = small.client().post("/v1/files", **given)  # type: ignore[arg-type]
+            answer = small.client().post("/v1/files", **given)
             assert answer.status_code == 400, answer.text
 
 
