@@ -245,7 +245,8 @@ def stop_controller(run: str) -> bool:
 
 
 def dismiss_ended(run: str) -> None:
-    """End a controller whose run is over and that only waits for drivers to poll it.
+    """End a controller whose run is over and that only waits for drivers to poll it. One that is
+    about to end is waited for: whoever resumes a run at once must not be given that one.
 
     One that cannot be reached, as when its node is gone, is left alone.
     """
@@ -253,9 +254,11 @@ def dismiss_ended(run: str) -> None:
     while time.monotonic() < deadline:
         try:
             controller = ray.get_actor(actor_name(run), namespace=NAMESPACE)
-            if ray.get(controller.poll.remote(0), timeout=DISMISS_SECONDS).status == "running":
+            snapshot: Snapshot = ray.get(controller.poll.remote(0), timeout=DISMISS_SECONDS)
+            if snapshot.status != "running":
+                ray.kill(controller, no_restart=True)
+            elif not snapshot.closing:
                 return
-            ray.kill(controller, no_restart=True)
         except ValueError:  # no actor has that name
             return
         except (RayActorError, GetTimeoutError):  # it is going, or silent

@@ -63,6 +63,7 @@ class Snapshot:
     events: list[Event]
     message: str  # why it ended; for a failure the traceback
     mistake: bool  # whether the failure is one that the user can mend
+    closing: bool = False  # it is writing how it ended, or its process is about to end
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,13 @@ class LeasedRun:
         # Read the status before the events, so that a run seen as ended has all of them.
         status = self._status
         message = self._message
+        closing = status == "running" and self._ended.is_set()
         try:
             events = self._journal.events(self._config.name, after)
         except UserError:  # the database is unreachable; the run itself decides whether it can wait
             events = []
-        return Snapshot(status, self._tracker.snapshot(), events, message, self._mistake)
+        activity = self._tracker.snapshot()
+        return Snapshot(status, activity, events, message, self._mistake, closing)
 
     def update(self, done: int, total: int) -> None:
         """Count progress of a training worker."""

@@ -14,16 +14,16 @@ from helpers.services import Service
 COLOURS = ("red", "blue", "green", "white")
 
 
-def write_rows(folder: Path, name: str, count: int, system: str = "Be brief.") -> Path:
+def write_rows(folder: Path, name: str, count: int, first: int = 0) -> Path:
     rows = [
         {
             "messages": [
-                {"role": "system", "content": system},
+                {"role": "system", "content": "Be brief."},
                 {"role": "user", "content": f"What colour has house {index}?"},
                 {"role": "assistant", "content": COLOURS[index % 4], "weight": 1},
             ]
         }
-        for index in range(count)
+        for index in range(first, first + count)
     ]
     path = folder / name
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -44,7 +44,9 @@ def test_a_job_trains_pauses_goes_on_and_its_model_answers_at_once(
 ) -> None:
     client = service.openai()
     training = client.files.create(file=write_rows(tmp_path, "a.jsonl", 12), purpose="fine-tune")
-    checked = client.files.create(file=write_rows(tmp_path, "b.jsonl", 4), purpose="fine-tune")
+    # Rows of the validation file are not trained on, so it has others.
+    other = write_rows(tmp_path, "b.jsonl", 4, first=12)
+    checked = client.files.create(file=other, purpose="fine-tune")
     asked: dict[str, Any] = {
         "model": "tiny",
         "training_file": training.id,

@@ -41,7 +41,7 @@ def test_a_targeted_run_in_the_model_s_space_is_killed_and_goes_on(
             break
     process.kill()
     process.communicate(timeout=120)
-    done = project.call(*COMMAND, target)
+    done = project.run(*COMMAND, target)
     assert done.returncode == 0, done.stderr
     assert project.call("doctor", "sort").returncode == 0
 
