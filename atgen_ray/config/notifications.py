@@ -74,7 +74,7 @@ class NoticeConfig(ChannelsConfig):
 class NotifyConfig(ChannelsConfig):
     """Notifications of the run's owner: that it ended, or that nobody labels."""
 
-    on: list[Occasion] = Field(
+    events: list[Occasion] = Field(
         default_factory=lambda: list(OCCASIONS),
         description="What is told: finished: the run reached its end; budget: it ended since the "
         "budget is spent; failed: an error; paused: it waits for something that you can cure; "
@@ -84,7 +84,7 @@ class NotifyConfig(ChannelsConfig):
         24.0, description="Hours without an answer of people, after which the run is stalled"
     )
 
-    @field_validator("on")
+    @field_validator("events")
     @classmethod
-    def _once(cls, on: list[Occasion]) -> list[Occasion]:
-        return list(dict.fromkeys(on))
+    def _once(cls, events: list[Occasion]) -> list[Occasion]:
+        return list(dict.fromkeys(events))

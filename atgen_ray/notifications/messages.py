@@ -25,8 +25,8 @@ class NewTasks:
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of a run, or a pause that somebody has to end: `occasion` as in `notify.on`, why, and
-    what it has bought by then.
+    """The end of a run, or a pause that somebody has to end: `occasion`, as in `notify.events`, why,
+    and what it has bought by then.
     """
 
     run: str

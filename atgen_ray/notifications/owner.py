@@ -25,7 +25,7 @@ def tell_owner(
     A controller that dies between the two sends it again.
     """
     notify = config.notify
-    if notify is None or occasion not in notify.on:
+    if notify is None or occasion not in notify.events:
         return
     page = f"{notify.service.rstrip('/')}/runs/{config.name}" if notify.service else None
     outcomes = send_message(notify, write(page))

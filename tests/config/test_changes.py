@@ -150,7 +150,12 @@ DECIDED = {
     ),
     "EvaluationConfig": (
         "",
-        "metrics models judge judges zero_shot few_shot dev_fraction bootstrap_samples confidence",
+        "metrics models judge judges zero_shot few_shot dev_fraction bootstrap_samples confidence "
+        "audit",
+    ),
+    "AuditConfig": (
+        "",
+        "labels column embeddings models",
     ),
     "MetricModelsConfig": (
         "",

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
@@ -39,15 +40,13 @@ def expected(model: ModelConfig) -> dict[str, list[float]]:
     """Each reference alone, by plain transformers; cut after six tokens, as in training."""
     builder = PromptBuilder(load_tokenizer(model), PromptConfig(), model.max_prompt_tokens)
     scorer = AutoModelForCausalLM.from_pretrained(model.id)
-    return {
-        id_: [
-            -float(
-                np.mean(score_answer(scorer, builder.encode(text), builder.encode_answer(each)[:6]))
-            )
-            for each in REFERENCES[id_]
-        ]
-        for id_, text in TEXTS.items()
-    }
+
+    def score(text: str, answer: str) -> float:
+        with torch.inference_mode():
+            tokens = builder.encode_answer(answer)[:6]
+            return -float(np.mean(score_answer(scorer, builder.encode(text), tokens)))
+
+    return {id_: [score(text, each) for each in REFERENCES[id_]] for id_, text in TEXTS.items()}
 
 
 def test_transformers_scores_references_of_unequal_length_in_one_batch(

@@ -229,8 +229,8 @@ def test_a_need_that_does_not_exist_is_refused() -> None:
     wrong: Any = frozenset({"text"})
     strategy = replace(STRATEGIES["nsp"], needs=wrong)
     assert find_fault("nsp", strategy) == (
-        "one that needs 'text', expected embeddings, generations, samples, texts, labels or "
-        "states; did you mean 'texts'?"
+        "one that needs 'text', expected embeddings, generations, samples, target, fields, "
+        "texts, labels or states; did you mean 'texts'?"
     )
     assert find_fault("nsp", STRATEGIES["nsp"]) is None
 

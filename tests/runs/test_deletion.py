@@ -30,9 +30,11 @@ from atgen_ray.config.service import RetentionConfig
 from atgen_ray.core.errors import RunBusyError, UserError
 from atgen_ray.runs.deletion import Certificate, Target, delete
 from atgen_ray.runs.retention import apply_retention
+from atgen_ray.store import local_files
 from atgen_ray.store.audit import AuditLog
 from atgen_ray.store.database import Database
 from atgen_ray.store.journal import Journal
+from atgen_ray.store.local_files import LocalFiles
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tables import TABLES
@@ -310,8 +312,13 @@ def _count_down(point: int) -> None:
         return call
 
     Database.writing = dying(Database.writing)  # type: ignore[method-assign]
-    for name in ("_rename", "_rename_in", "remove", "erase", "remove_all"):
-        setattr(RunFolder, name, dying(getattr(RunFolder, name)))
+    for place, names in (
+        (local_files, ("_rename",)),
+        (LocalFiles, ("take_in", "erase", "remove")),
+        (RunFolder, ("remove_all",)),
+    ):
+        for name in names:
+            setattr(place, name, dying(getattr(place, name)))
 
 
 def test_what_is_too_old_goes_and_money_and_labels_stay(world: World, journal: Journal) -> None:

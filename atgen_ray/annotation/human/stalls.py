@@ -21,7 +21,7 @@ class StallWatch:
     def __init__(self, context: AnnotationContext) -> None:
         self._context = context
         notify = context.config.notify
-        self._hours = notify.stalled_hours if notify and "stalled" in notify.on else None
+        self._hours = notify.stalled_hours if notify and "stalled" in notify.events else None
         self._since = self._next = machine().monotonic()
         if self._hours is not None:
             told = context.journal.events(context.config.name, kind=NOTIFIED)

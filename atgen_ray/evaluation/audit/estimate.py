@@ -15,7 +15,6 @@ an upper bound, for these are skewed.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betaincinv, stdtrit
 
 from atgen_ray.core.arrays import Integers, Numbers
 from atgen_ray.evaluation.audit.design import FIRST, AuditSample
@@ -77,6 +76,8 @@ def estimate_mean(
     if count >= frame:
         low = high = mean  # all of it is labelled
     elif bounds is None or not np.isfinite(bounds).all():
+        from scipy.special import stdtrit
+
         half = float(stdtrit(freedom, (1 + confidence) / 2)) * error
         low, high = (mean - half, mean + half) if count > 1 else (-np.inf, np.inf)
         if bounds is not None and bounds[0] == 0 and mean > 0 and count > 1:
@@ -148,6 +149,8 @@ def _bound(
     """Return the interval of Korn and Graubard; `effective` is how many labels of equal weight
     tell as much, where the values do not vary.
     """
+    from scipy.special import betaincinv, stdtrit
+
     least, largest = bounds
     width = largest - least
     share = float(np.clip((mean - least) / width, 0.0, 1.0))
