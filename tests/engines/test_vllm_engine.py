@@ -18,8 +18,10 @@ from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.stored import at_path
 from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.choice import choose_backend
+from atgen_ray.engines.likelihood import list_references, read_nats
 from atgen_ray.engines.output_rows import summarize_step
 from atgen_ray.engines.registry import build_engine
+from atgen_ray.engines.transformers_engine import TransformersEngine
 
 Generate = Callable[..., pa.Table]
 
@@ -48,6 +50,24 @@ def test_base_model_samples_and_bad_rows(
     # Known only from the likeliest tokens, so a lower bound.
     for row, twin in zip(features.slice(0, 14).to_pylist(), expected.to_pylist(), strict=False):
         assert np.all(np.array(row["entropies"]) <= np.array(twin["entropies"]) + 1e-3)
+
+
+@pytest.mark.parametrize("backend", ["vllm", "sglang"])
+def test_references_are_as_likely_as_transformers_has_them(
+    generate: Generate, model: ModelConfig, backend: str
+) -> None:
+    """The engines are those of the test before."""
+    prompt = PromptConfig(overlong="reject")
+    texts = {"a": "count to 5", "b": "count " * 20, "c": "long " * 500}
+    references = {"a": ["one two three", "five"], "b": ["a reference longer than an answer " * 3]}
+    references["c"] = ["never scored"]
+    rows = list_references(texts, references, TransformersEngine(model, prompt, EngineConfig()))
+    expected = read_nats(generate(rows, prompt=prompt, folder="transformers"))
+    found = read_nats(generate(rows, prompt=prompt, folder=backend, backend=backend))
+    assert found.keys() == expected.keys()
+    assert expected["a"][0] > 0
+    for id_, values in expected.items():
+        assert found[id_] == pytest.approx(values, abs=1e-3)
 
 
 # The last engine of vLLM is "merged", which the next test has too.
