@@ -25,8 +25,9 @@ class NewTasks:
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of a run, or a pause that somebody has to end: `occasion`, as in `notify.events`, why,
-    and what it has bought by then.
+    """The end of a run, or a pause that somebody has to end.
+
+    `occasion` is as in `notify.events`; labels and dollars are those of the run by then.
     """
 
     run: str
