@@ -90,7 +90,7 @@ class Project:
 
     def _absolute(self, arguments: tuple[str, ...]) -> list[str]:
         """Further arguments by which the paths in this project's configuration are absolute."""
-        if arguments[0] not in ("run", "select", "plan"):
+        if arguments[0] not in ("run", "select", "plan", "evaluate"):
             return []
         further = [] if "--storage" in arguments else ["--storage", str(self.folder / "atgen-runs")]
         if arguments[1].endswith(".yaml"):

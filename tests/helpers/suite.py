@@ -95,6 +95,7 @@ UNITS: dict[str, tuple[str, ...]] = {
         "tests/training/test_sharding.py",
         "tests/training/test_training.py",
         "tests/whole_runs/test_annotators.py",
+        "tests/whole_runs/test_audited_run.py",
         "tests/whole_runs/test_budgets.py",
         "tests/whole_runs/test_dry_run.py",
         "tests/whole_runs/test_evaluation.py",

@@ -31,7 +31,7 @@ def write_rows(folder: Path, name: str, count: int, first: int = 0) -> Path:
 
 
 def wait_for(client: openai.OpenAI, id: str, *statuses: str) -> Any:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while (job := client.fine_tuning.jobs.retrieve(id)).status not in statuses:
         assert time.monotonic() < deadline, job
         assert job.status not in ("failed", "succeeded", "cancelled"), job
