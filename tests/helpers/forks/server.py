@@ -34,7 +34,7 @@ NOT_READ_OF_RAY = {
     *("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_TMPDIR"),
     *("RAY_CLIENT_MODE", "RAY_LD_PRELOAD_ON_WORKERS", "RAY_USAGE_STATS_ENABLED"),
     *("RAY_idle_worker_killing_time_threshold_ms", "RAY_task_oom_retries"),
-    *("RAY_NODE_ID", "RAY_RAYLET_PID"),
+    *("RAY_NODE_ID", "RAY_RAYLET_PID", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"),
 }
 IDS_OF_A_FORK = 5000  # far more than a command draws
 END_WITH_PARENT = 1  # PR_SET_PDEATHSIG; forks do not inherit it
