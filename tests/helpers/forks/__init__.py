@@ -84,7 +84,8 @@ def list_descendants(pid: int) -> list[psutil.Process]:
     records = Path(os.environ.get(VARIABLE, "off")).glob("*.pids")
     above = {process.pid for process in below}
     pairs = [line.split() for record in records for line in record.read_text().splitlines()]
-    for fork in [int(fork) for fork, raylet in pairs if int(raylet) in above]:
+    # Forks are below too, as long as the server that has them is.
+    for fork in {int(fork) for fork, raylet in pairs if int(raylet) in above} - above:
         with suppress(psutil.NoSuchProcess):
             below.append(psutil.Process(fork))
     return below
