@@ -13,6 +13,7 @@ from atgen_ray.core.errors import LeaseLostError
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.runs.controller import Controller
 from atgen_ray.store.journal import Journal
+from atgen_ray.store.object_files import ObjectFiles
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import StepOutputs, name_attempt
@@ -31,7 +32,7 @@ POINTS = {
     "about to rewrite a view": (RunFolder, "write_json", 3, "first"),
 }
 LATE = "about to put"
-STOPS: dict[str, tuple[Any, str, int, str]] = {**POINTS, LATE: (RunFolder, "_swap", 1, "first")}
+STOPS: dict[str, tuple[Any, str, int, str]] = {**POINTS, LATE: (ObjectFiles, "_swap", 1, "first")}
 
 
 def configure(storage: str, seed: int) -> RunConfig:
