@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,12 @@ def wait_for_servers() -> None:
 def test_agents_of_a_raylet_are_forks() -> None:
     wait_for_servers()
     names = ("ray::DashboardA", "ray::RuntimeEnv")
-    agents = [each for each in list_descendants(os.getpid()) if each.name().startswith(names)]
+    deadline = time.monotonic() + 60
+    while True:  # those of a Ray that has ended follow it after a while
+        agents = [each for each in list_descendants(os.getpid()) if each.name().startswith(names)]
+        if len(agents) == 2 or time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
     assert len(agents) == 2
     for agent in agents:
         parent = agent.parent()
