@@ -51,6 +51,11 @@ class AuditConfig(Section):
         "folders of adapters. No example that these runs had labelled is drawn",
     )
 
+    @property
+    def clusters(self) -> bool:
+        """Return whether clusters of embeddings group the pool."""
+        return self.embeddings and self.column is None
+
 
 class EvaluationConfig(Section):
     """Greedy answers, compared with the references."""

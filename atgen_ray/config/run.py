@@ -105,7 +105,7 @@ class RunConfig(Section):
         needs = self.list_needs(1) | self.list_needs(2)  # of the first round, of later ones
         audit = self.evaluation.audit
         wanted = bool(needs & {"embeddings", "target"}) or self.data.target is not None
-        wanted |= audit is not None and audit.embeddings and audit.column is None
+        wanted |= audit is not None and audit.clusters
         return wanted or self.training.reweight is not None
 
     def count_picks(self, round: int) -> int:

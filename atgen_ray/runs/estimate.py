@@ -241,7 +241,7 @@ def estimate_work(
     dev_fraction = config.evaluation.dev_fraction
     audit = config.evaluation.audit
     measured = audit.labels if audit else 0
-    grouped = audit is not None and audit.embeddings and audit.column is None
+    grouped = audit is not None and audit.clusters
     test += measured
     work = {
         "embedding": pool if training.reweight or config.data.target or grouped else 0,
