@@ -156,8 +156,8 @@ def test_what_was_billed_is_stored_once(
 
 
 TROUBLES = {
-    # Many polls: the second batch comes while the first is under way.
-    "POST /v1/batches": {"queue": 4, "polls": 10},
+    # The first batch is under way until the second has come.
+    "POST /v1/batches": {"queue": 4, "company": 2},
     "GET /v1/batches/{batch}": {"late_file": 4},
     "GET /v1/files/{file}/content": {"late_lines": 3},
 }

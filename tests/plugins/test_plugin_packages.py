@@ -78,7 +78,7 @@ def command(packages: Path, folder: Path, *arguments: str) -> subprocess.Complet
 
 def test_plugins_are_listed_with_their_packages(packages: Path, tmp_path: Path) -> None:
     found = json.loads(command(packages, tmp_path, "plugins", "--json").stdout)
-    assert found["builtin"]["strategies"] == 28
+    assert found["builtin"]["strategies"] == len(STRATEGIES.builtin)
     assert {(row["group"], row["name"]) for row in found["plugins"]} == {
         ("atgen_ray.strategies", "few_words"),
         ("atgen_ray.metrics", "same_start"),

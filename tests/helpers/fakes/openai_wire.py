@@ -135,7 +135,8 @@ def create_batch(state: State, body: dict[str, Any]) -> dict[str, Any]:
 
 def get_batch(state: State, query: dict[str, Any]) -> dict[str, Any]:
     batch = state.get("batch", query["batch"])
-    batch["step"] += 1
+    if len(state.all("batch")) >= state.settings["company"]:
+        batch["step"] += 1
     state.put("batch", batch["id"], batch)
     return _show(state, batch)
 

@@ -17,6 +17,7 @@ SETTINGS: dict[str, Any] = {
     "latency": 0.0,  # seconds of every call
     "key": None,  # the only key that is taken; None: any
     "polls": 0,  # looks at a batch before it ends
+    "company": 1,  # batches that have been sent before looks at one count
     "stuck": None,  # the status at which batches stay
     "share": 1.0,  # of a batch's rows that are answered
     "ending": "completed",  # how a batch ends: completed, expired, cancelled, failed
