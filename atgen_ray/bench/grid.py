@@ -96,7 +96,6 @@ def list_trials(suite: BenchConfig) -> list[Trial]:
         )
         for order, seed, strategy, model, task in combined
     ]
-    # Comparisons take a larger score for a better one.
     for trial in trials:
         metric = suite.tasks[trial.task].metric
         known = trial.run.evaluation.metrics or list(METRICS)
@@ -105,11 +104,28 @@ def list_trials(suite: BenchConfig) -> list[Trial]:
             raise UserError(
                 f"tasks.{trial.task}.metric is {metric!r}, expected one of evaluation.metrics{hint}"
             )
-        if METRICS[metric].better != "higher":
+        if METRICS[metric].better == "neither":
             raise UserError(
-                f"tasks.{trial.task}.metric is {metric!r}, expected one of which larger is better"
+                f"tasks.{trial.task}.metric is {metric!r}, expected one of which larger or smaller "
+                "is better"
             )
+    _check_directions(suite)
     return trials
+
+
+def _check_directions(suite: BenchConfig) -> None:
+    """Raise UserError unless all tasks' metrics are better in one direction: differences are
+    averaged over the tasks.
+    """
+    directions = {name: METRICS[task.metric].better for name, task in suite.tasks.items()}
+    first, *others = suite.tasks
+    for name in others:
+        if directions[name] != directions[first]:
+            raise UserError(
+                f"tasks.{name}.metric is {suite.tasks[name].metric!r}, expected one of which "
+                f"{'larger' if directions[first] == 'higher' else 'smaller'} is better, as of "
+                f"tasks.{first}, or a suite of its own"
+            )
 
 
 def _configure(

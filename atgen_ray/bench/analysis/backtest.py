@@ -86,7 +86,7 @@ def backtest_stopping(traces: Sequence[ForecastTrace], analysis: AnalysisConfig)
     for threshold in analysis.gain_thresholds if traces else ():
         stops = [(trace.curve, trace.find_stop(threshold, analysis.certainty)) for trace in traces]
         saved = [1 - curve.labels[at] / curve.labels[-1] for curve, at in stops]
-        lost = [curve.scores[-1] - curve.scores[at] for curve, at in stops]
+        lost = [curve.gains[-1] - curve.gains[at] for curve, at in stops]
         early = sum(at < len(curve.labels) - 1 for curve, at in stops)
         rows.append(
             Backtest(
@@ -117,7 +117,7 @@ def _follow(curve: Curve) -> Iterator[GainForecast]:
     for at in range(len(curve.labels) - 1):
         more = curve.labels[at + 1] - curve.labels[at]
         gain = (
-            predict_gain(curve.labels[: at + 1], curve.scores[: at + 1], more) if more > 0 else None
+            predict_gain(curve.labels[: at + 1], curve.gains[: at + 1], more) if more > 0 else None
         )
         if gain is not None:
-            yield GainForecast(at, more, gain, curve.scores[at + 1] - curve.scores[at])
+            yield GainForecast(at, more, gain, curve.gains[at + 1] - curve.gains[at])

@@ -90,6 +90,11 @@ def list_points(curve: Curve) -> list[tuple[float, float]]:
     ]
 
 
+def list_gains(curve: Curve) -> list[tuple[float, float]]:
+    """Return labels and gain at each round; see `Curve.gains`."""
+    return [(float(labels), gain) for labels, gain in zip(curve.labels, curve.gains, strict=True)]
+
+
 def _draft(suite: BenchConfig, curves: Sequence[Curve]) -> Iterator[_Draft]:
     baseline = {
         curve.pair: curve for curve in curves if curve.trial.strategy == suite.analysis.baseline
@@ -151,7 +156,9 @@ def _compare(
         area_difference=estimate_mean([a - b for a, b in zip(own, other, strict=True)], analysis),
         p=1.0 if is_baseline else p,
         corrected=corrected,
-        verdict="baseline" if is_baseline else decide(difference, corrected, analysis),
+        verdict="baseline"
+        if is_baseline
+        else decide(difference, corrected, draft.curves[0].sign, analysis),
         reach=reach,
         reach_seconds=_find_seconds(draft.curves, reach.labels) if reach else None,
         device_seconds=estimate_mean(
@@ -161,8 +168,8 @@ def _compare(
 
 
 def _estimate_reach(draft: _Draft, analysis: AnalysisConfig) -> Reach:
-    baseline = [list_points(curve) for curve in draft.against]
-    curves = [list_points(curve) for curve in draft.curves]
+    baseline = [list_gains(curve) for curve in draft.against]
+    curves = [list_gains(curve) for curve in draft.curves]
     return estimate_reach(baseline, curves, analysis)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atgen_ray.bench.grid import Trial
+from atgen_ray.evaluation import METRICS
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
 
@@ -31,6 +32,16 @@ class Curve:
     def pair(self) -> PairKey:
         """Return what the run has in common with that of the baseline."""
         return self.trial.pair
+
+    @property
+    def sign(self) -> int:
+        """Return 1 where a larger score is better, else -1."""
+        return 1 if METRICS[self.metric].better == "higher" else -1
+
+    @property
+    def gains(self) -> list[float]:
+        """Return the scores, negative where smaller ones are better: larger is always better."""
+        return [self.sign * score for score in self.scores]
 
     def seconds_so_far(self) -> list[float]:
         """Return the seconds of all steps up to and including each round."""

@@ -163,8 +163,10 @@ def estimate_reach(
     return Reach(Interval(mean, float(found.low), float(found.high), len(rows)), last, share)
 
 
-def decide(interval: Interval, corrected: float, analysis: AnalysisConfig) -> str:
-    """Return the verdict on a difference: better, worse, or that no difference was shown."""
+def decide(interval: Interval, corrected: float, sign: int, analysis: AnalysisConfig) -> str:
+    """Return the verdict on a difference: better, worse, or that no difference was shown. `sign` is
+    1 where a larger score is better, else -1.
+    """
     if not interval.excludes_zero or corrected > 1 - analysis.confidence:
         return "no difference shown"
-    return "better" if interval.mean > 0 else "worse"
+    return "better" if interval.mean * sign > 0 else "worse"

@@ -3,18 +3,23 @@
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from atgen_ray.selection.kernels.draws import draw_uniform
 from atgen_ray.selection.strategy import Candidates, Parameters, Scores, Strategy
 
 
 class RandomParameters(Parameters):
-    """Random sampling has no parameters."""
+    """Random sampling, once or several times from one seed."""
+
+    draw: NonNegativeInt = Field(
+        0, description="Which random sample, of those that the run's seed gives"
+    )
 
 
 def _select(candidates: Candidates, parameters: RandomParameters, count: int) -> Scores:
-    return Scores(draw_uniform(candidates.ids, "random", candidates.seed, candidates.round))
+    purpose = f"random {parameters.draw}" if parameters.draw else "random"
+    return Scores(draw_uniform(candidates.ids, purpose, candidates.seed, candidates.round))
 
 
 RANDOM = Strategy(
