@@ -102,7 +102,12 @@ def test_sections_are_laid_over_one_another() -> None:
         (
             "tasks.sort={metric: words, run: {evaluation: {metrics: [words]}, data: {pool: p, "
             "references: a}}}",
-            "tasks.sort.metric is 'words', expected one of which larger is better",
+            "tasks.sort.metric is 'words', expected one of which larger or smaller is better",
+        ),
+        (
+            "tasks.other={metric: nll, run: {evaluation: {metrics: [nll]}, data: {pool: p, "
+            "test: t, references: a}}}",
+            "tasks.other.metric is 'nll', expected one of which larger is better, as of tasks.long_sort",
         ),
         (
             "tasks.sort.run.data.limits=3",

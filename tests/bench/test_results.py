@@ -88,6 +88,24 @@ def test_labels_to_the_baselines_score(suite: BenchConfig, curves: list[Curve]) 
     )  # the model answers, then rounds of 36 s
 
 
+def test_a_smaller_score_may_be_the_better_one(
+    curves: list[Curve], suite: BenchConfig, tmp_path: Path
+) -> None:
+    """Mirrored scores give mirrored differences, the same labels and the same verdicts."""
+    mirror = make_suite(tmp_path, "nll", analysis=suite.analysis.model_dump())
+    mirrored = make_up(mirror, lambda trial, round: -score(trial, round))
+    for own, other in zip(
+        [*compare_overall(mirror, mirrored), *compare_strategies(mirror, mirrored)],
+        [*compare_overall(suite, curves), *compare_strategies(suite, curves)],
+        strict=True,
+    ):
+        assert own.final_difference.mean == pytest.approx(-other.final_difference.mean)
+        assert (own.verdict, own.reach) == (other.verdict, other.reach)
+    assert backtest_stopping(trace_curves(mirrored), mirror.analysis) == backtest_stopping(
+        trace_curves(curves), suite.analysis
+    )
+
+
 def test_overhead_a_label_saved_and_the_price_where_it_pays(
     suite: BenchConfig, curves: list[Curve]
 ) -> None:

@@ -106,16 +106,18 @@ def test_labels_to_the_baselines_score() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interval", "corrected", "verdict"),
+    ("interval", "corrected", "sign", "verdict"),
     [
-        (Interval(0.1, 0.05, 0.15, 5), 0.01, "better"),
-        (Interval(-0.1, -0.15, -0.05, 5), 0.01, "worse"),
-        (Interval(0.1, 0.05, 0.15, 5), 0.0625, "no difference shown"),
-        (Interval(0.1, -0.05, 0.15, 5), 0.01, "no difference shown"),
-        (Interval(0.1, math.nan, math.nan, 1), 0.0, "no difference shown"),
+        (Interval(0.1, 0.05, 0.15, 5), 0.01, 1, "better"),
+        (Interval(-0.1, -0.15, -0.05, 5), 0.01, 1, "worse"),
+        (Interval(0.1, 0.05, 0.15, 5), 0.01, -1, "worse"),
+        (Interval(-0.1, -0.15, -0.05, 5), 0.01, -1, "better"),
+        (Interval(0.1, 0.05, 0.15, 5), 0.0625, 1, "no difference shown"),
+        (Interval(0.1, -0.05, 0.15, 5), 0.01, 1, "no difference shown"),
+        (Interval(0.1, math.nan, math.nan, 1), 0.0, 1, "no difference shown"),
     ],
 )
 def test_nothing_is_claimed_without_interval_and_test(
-    interval: Interval, corrected: float, verdict: str
+    interval: Interval, corrected: float, sign: int, verdict: str
 ) -> None:
-    assert decide(interval, corrected, ANALYSIS) == verdict
+    assert decide(interval, corrected, sign, ANALYSIS) == verdict

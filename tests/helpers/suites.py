@@ -24,7 +24,7 @@ Score = Callable[[Trial, int], float]  # of a run after a round
 WORDS = ("river", "stone", "cloud", "night", "green", "house", "light", "tree")
 
 
-def make_suite(storage: Path, **changes: Any) -> BenchConfig:
+def make_suite(storage: Path, metric: str = "rougeL", **changes: Any) -> BenchConfig:
     """Random, `good` (better) and `same` (as random), on two tasks with five seeds."""
     data = {"data": {"pool": "pool.jsonl", "test": "test.jsonl", "references": "answer"}}
     tree = {
@@ -33,8 +33,9 @@ def make_suite(storage: Path, **changes: Any) -> BenchConfig:
         "run": {
             "selection": {"strategy": "huds", "count": BATCH},
             "annotator": {"price_per_label": 2.0},
+            "evaluation": {"metrics": [metric]},
         },
-        "tasks": {name: {"metric": "rougeL", "run": data} for name in ("one", "two")},
+        "tasks": {name: {"metric": metric, "run": data} for name in ("one", "two")},
         "models": {"tiny": {"model": {"id": "some/model"}}},
         "strategies": {"random": {"selection": {"strategy": "random"}}, "good": {}, "same": {}},
         "analysis": {"resamples": 300},
@@ -76,6 +77,7 @@ def _write_run(trial: Trial, score: Score, rows: list[int], journal: Journal) ->
     folder.write_table(
         "gold.parquet", pa.table({"id": [*gold], "references": [*gold.values()]}, GOLD_SCHEMA)
     )
+    (metric,) = trial.run.evaluation.metrics or []
     curve: list[dict[str, Any]] = []
     for round in range(ROUNDS + 1):
         seconds = {"training": 10.0, "evaluation": 5.0} if round else {"evaluation": 5.0}
@@ -85,7 +87,7 @@ def _write_run(trial: Trial, score: Score, rows: list[int], journal: Journal) ->
             reused = {"reused_seconds": 3.0} if (round, step) == (0, "evaluation") else {}
             journal.append(lease, "step", round, step, reused, spent)
         value = score(trial, round)
-        metrics = {"rougeL": {"mean": value, "low": value, "high": value, "count": TEST}}
+        metrics = {metric: {"mean": value, "low": value, "high": value, "count": TEST}}
         curve.append({"round": round, "labels": round * BATCH, "dollars": 2.0 * round * BATCH})
         curve[-1] |= {"seconds": seconds, "metrics": metrics, "dev_metrics": None}
     folder.write_json("metrics.json", curve)
@@ -98,7 +100,7 @@ def _write_run(trial: Trial, score: Score, rows: list[int], journal: Journal) ->
     )
     last = f"rounds/{ROUNDS:03d}/predictions.jsonl"
     tests = [{"id": f"test-{row:02d}", "split": "test"} for row in range(TEST)]
-    folder.write_jsonl(last, [row | {"scores": {"rougeL": score(trial, ROUNDS)}} for row in tests])
+    folder.write_jsonl(last, [row | {"scores": {metric: score(trial, ROUNDS)}} for row in tests])
     if trial.strategy != "random":
         angles = np.linspace(0, 1.5, POOL)
         vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).tolist()

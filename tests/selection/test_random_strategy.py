@@ -22,12 +22,18 @@ def test_examples_that_leave_the_pool_take_nobody_with_them(removed, count):
         assert draw(rest, count) == [id for id in ranking if id not in removed][:count]
 
 
-def test_seed_and_round_change_the_draw():
+def test_seed_round_and_number_change_the_draw():
     draws = [
         tuple(draw(IDS, 10, seed=seed, round=round)) for seed in (0, 1, -1) for round in (0, 1)
     ]
     assert len(set(draws)) == 6
     assert draw(IDS, 10, seed=1, round=1) == draw(IDS, 10, seed=1, round=1)
+    numbers = [
+        tuple(select_batch("random", {"draw": number}, ids=IDS, count=10)["id"].to_pylist())
+        for number in range(3)
+    ]
+    assert len(set(numbers)) == 3
+    assert numbers[0] == tuple(draw(IDS, 10))
 
 
 def test_every_example_is_as_likely():
