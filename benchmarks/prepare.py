@@ -1,13 +1,16 @@
-"""Makes the pools and test sets of the nightly suite out of the public datasets' own files.
+"""Makes the pools and test sets of the suites out of the public datasets' own files.
 
     python benchmarks/prepare.py SOURCE [--output benchmarks/data]
 
 SOURCE holds a folder for each dataset, with the files of its public repository unchanged: `e2e`
 (devset.csv, testset_w_refs.csv; CC BY-SA 4.0), `bigbench_qa_wikidata` (Apache-2.0), `multi30k`
 (task1/raw: train and test_2016_flickr in en and de, gzipped; research and education only),
-`commongen` (MIT), `triviaqa` (Apache-2.0). Each task becomes OUTPUT/TASK/{pool,test}.jsonl with
-`input` and the list `references`; what stands in the test set is left out of the pool. Nothing of
-it belongs into the repository.
+`commongen` (MIT), `triviaqa` (Apache-2.0), `nq_open` (CC BY-SA 3.0), `scitldr` (Apache-2.0),
+`aeslc` (CC BY-NC-SA 4.0), `gsm8k` (MIT). Each task becomes OUTPUT/TASK/{pool,test}.jsonl with
+`input` and the list `references`; what stands in the test set is left out of the pool. `mixed` is
+one pool of eight of them, with prompts to aim at and a test set for each of three. `frames` has
+for four of them a pool and the examples that a score is measured on. Nothing of it belongs into
+the repository.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import gzip
 import hashlib
 import json
 import re
+import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -60,11 +64,7 @@ def read_relations(source: Path) -> tuple[Examples, Examples]:
     for text in facts:
         kinds.setdefault(name_kind(text), []).append(text)
     kinds = {kind: texts for kind, texts in kinds.items() if len(texts) >= LEAST}
-    held = {
-        text
-        for texts in kinds.values()
-        for text in sorted(texts, key=lambda text: hashlib.blake2b(text.encode()).digest())[:HELD]
-    }
+    held = {text for texts in kinds.values() for text in _shuffle(texts)[:HELD]}
     pool = {text: facts[text] for texts in kinds.values() for text in texts if text not in held}
     return pool, {text: facts[text] for text in sorted(held)}
 
@@ -119,6 +119,51 @@ def read_triviaqa(source: Path) -> tuple[Examples, Examples]:
     }
 
 
+def read_nq_open(source: Path) -> tuple[Examples, Examples]:
+    """A question to a search engine -> short answers; the public dev set is the pool."""
+
+    def read(name: str) -> Examples:
+        rows = _read_jsonl(source / "nq_open" / name)
+        return {row["question"]: row["answer"] for row in rows}
+
+    return read("NQ-open.dev.jsonl"), read("NQ-open.efficientqa.dev.1.1.jsonl")
+
+
+def read_scitldr(source: Path) -> tuple[Examples, Examples]:
+    """An abstract -> one sentence."""
+
+    def read(name: str) -> Examples:
+        rows = _read_jsonl(source / "scitldr" / "SciTLDR-A" / f"{name}.jsonl")
+        return {" ".join(row["source"]): row["target"] for row in rows}
+
+    return read("train"), read("test")
+
+
+def read_aeslc(source: Path) -> tuple[Examples, Examples]:
+    """An e-mail -> its subject."""
+    found: dict[str, Examples] = {"train": {}, "test": {}}
+    with tarfile.open(source / "aeslc" / "enron_subject_line.tar.gz") as archive:
+        for member in archive:
+            split = member.name.split("/")[1] if member.isfile() else ""
+            file = archive.extractfile(member) if split in found else None
+            if file is not None:
+                mail, _, subject = file.read().decode().partition("@subject")
+                subject = subject.partition("@ann0")[0].strip()
+                if mail.strip() and subject:
+                    found[split].setdefault(mail.strip(), [subject])
+    return found["train"], found["test"]
+
+
+def read_gsm8k(source: Path) -> tuple[Examples, Examples]:
+    """A word problem -> its solution, with the number at its end."""
+
+    def read(name: str) -> Examples:
+        rows = _read_jsonl(source / "gsm8k" / f"{name}.jsonl")
+        return {row["question"]: [row["answer"]] for row in rows}
+
+    return read("train"), read("test")
+
+
 TASKS: dict[str, Task] = {
     "e2e": read_e2e,
     "wikidata": read_wikidata,
@@ -127,7 +172,30 @@ TASKS: dict[str, Task] = {
     "german_to_english": read_german_to_english,
     "english_to_german": read_english_to_german,
     "triviaqa": read_triviaqa,
+    "nq_open": read_nq_open,
+    "scitldr": read_scitldr,
+    "aeslc": read_aeslc,
+    "gsm8k": read_gsm8k,
 }
+
+# What a person would write before each text, as the requests of one company's users differ.
+ASKED = {
+    "wikidata": "Complete the sentence.",
+    "e2e": "Describe the restaurant.",
+    "commongen": "Write a sentence with these words.",
+    "german_to_english": "Translate into English.",
+    "nq_open": "Answer the question.",
+    "scitldr": "Summarise the paper in one sentence.",
+    "aeslc": "Write a subject for this e-mail.",
+    "gsm8k": "Solve the problem.",
+}
+AIMED = ("commongen", "nq_open", "scitldr")  # a small, a middling and a long one
+MOST = 4_000  # rows of one dataset in the mixed pool
+PROMPTS = 64  # to aim at; they stand in no test set
+TESTED = 400
+
+FRAMED = ("wikidata", "nq_open", "english_to_german", "gsm8k")
+FRAME = 3_000  # examples that a score is measured on
 
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -173,15 +241,68 @@ def write_split(path: Path, examples: Examples, without: Iterable[str] = ()) -> 
     return len(rows)
 
 
+def write_mixed(source: Path, folder: Path) -> tuple[int, int]:
+    """Write the mixed pool, and `target-NAME.jsonl` and `test-NAME.jsonl` of the datasets to aim
+    at; return the sizes of the pool and of all test sets.
+    """
+    pool: Examples = {}
+    tests = 0
+    for name, asked in ASKED.items():
+        own, test = (
+            {f"{asked}\n\n{text}": found for text, found in part.items()}
+            for part in TASKS[name](source)
+        )
+        test = {text: test[text] for text in _shuffle(test)}
+        pool |= {text: own[text] for text in _shuffle(set(own) - set(test))[:MOST]}
+        if name in AIMED:
+            aim = [*test][:PROMPTS]
+            rows = "".join(json.dumps({"input": text}, ensure_ascii=False) + "\n" for text in aim)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"target-{name}.jsonl").write_text(rows, encoding="utf-8")
+            kept = {text: test[text] for text in [*test][PROMPTS : PROMPTS + TESTED]}
+            tests += write_split(folder / f"test-{name}.jsonl", kept)
+    return write_split(folder / "pool.jsonl", pool), tests
+
+
+def write_frames(source: Path, folder: Path) -> tuple[int, int]:
+    """Write a pool and a frame of FRAME examples for each dataset of FRAMED: the frame is what a
+    score is measured on; return the sizes of all pools and of all frames.
+    """
+    pools = frames = 0
+    for name in FRAMED:
+        asked = ASKED.get(name, "Translate into German.")
+        examples = TASKS[name](source)[0]
+        order = _shuffle(examples)
+        parts = {
+            "frame": {f"{asked}\n\n{text}": examples[text] for text in order[:FRAME]},
+            "pool": {f"{asked}\n\n{text}": examples[text] for text in order[FRAME:]},
+        }
+        pools += write_split(folder / f"pool-{name}.jsonl", parts["pool"])
+        frames += write_split(folder / f"frame-{name}.jsonl", parts["frame"])
+    return pools, frames
+
+
+def _shuffle(texts: Iterable[str]) -> list[str]:
+    """Return the texts in an order by hash, the same on every machine."""
+    return sorted(texts, key=lambda text: hashlib.blake2b(text.encode()).digest())
+
+
+SEVERAL = {"mixed": write_mixed, "frames": write_frames}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", type=Path)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/data"))
-    parser.add_argument("--only", choices=sorted(TASKS), action="append")
+    parser.add_argument("--only", choices=[*sorted(TASKS), *SEVERAL], action="append")
     arguments = parser.parse_args()
-    for name in arguments.only or TASKS:
+    for name in arguments.only or [*TASKS, *SEVERAL]:
+        if name in SEVERAL:
+            sizes = SEVERAL[name](arguments.source, arguments.output / name)
+            print(f"{name}: pool {sizes[0]}, test {sizes[1]}")
+            continue
         pool, test = TASKS[name](arguments.source)
         folder = arguments.output / name
         counts = (

@@ -86,12 +86,16 @@ def build_frame(
         groups = _read_groups(folder, audit.column, ids)
     elif audit.embeddings:
         vectors = read_vectors(folder, pa.array(ids, pa.string())).take(ids)
-        first = count_first(audit.labels, len(ids))
-        clusters = int(np.clip(first // PER_CLUSTER, 1, MOST_CLUSTERS))
+        clusters = count_clusters(audit.labels, len(ids))
         groups = cluster(np.nan_to_num(vectors), clusters, seed % 2**32)
     else:
         groups = np.zeros(len(ids), np.int64)
     return pa.table([pa.array(ids, pa.string()), pa.array(groups, pa.int32())], FRAME_SCHEMA)
+
+
+def count_clusters(labels: int, frame: int) -> int:
+    """Return into how many clusters a frame of so many examples is cut for so many labels."""
+    return int(np.clip(count_first(labels, frame) // PER_CLUSTER, 1, MOST_CLUSTERS))
 
 
 def _read_groups(folder: RunFolder, column: str, ids: Sequence[str]) -> Integers:
@@ -130,7 +134,7 @@ def draw_more(
     ids = frame["id"].to_pylist()
     features = np.zeros((len(ids), 0))
     if audit.embeddings:
-        features = _reduce(read_vectors(folder, frame["id"].combine_chunks()).take(ids))
+        features = reduce_vectors(read_vectors(folder, frame["id"].combine_chunks()).take(ids))
     rng = np.random.default_rng(mix_seed(seed, "audit", 2))
     count = audit.labels - len(first.ids)
     known = to_array(first.ids, values)
@@ -141,7 +145,7 @@ def _groups(frame: pa.Table) -> Integers:
     return frame["group"].to_numpy().astype(np.int64)
 
 
-def _reduce(vectors: np.ndarray) -> Numbers:
+def reduce_vectors(vectors: np.ndarray) -> Numbers:
     """Return the principal components (N, d) of the vectors, those with the most variance."""
     centred = np.nan_to_num(vectors.astype(np.float64))
     centred -= centred.mean(axis=0)
