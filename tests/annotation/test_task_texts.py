@@ -68,7 +68,7 @@ def test_a_run_keeps_the_columns_beside_the_input(tiny_model: str, tmp_path: Pat
     with reading_in_process():
         Controller(
             config, journal, lease, folder, ProgressTracker(), lambda done, total: None
-        ).prepare_pool()
+        ).pool.prepare()
     ids = folder.read_table("pool.parquet", ["id"])["id"].to_pylist()
     kept = folder.read_table("context.parquet").to_pylist()
     titles = [f'{{"title": "T{n}"}}' for n in range(5)]

@@ -59,9 +59,7 @@ def write_all(proof: ModuleType, folder: Path, worth: float) -> None:
     both = {"random": 0.0, "random_again": 0.0}
     tail = make_rows(both | {"diverse": worth}, ["one"], range(1, 13), 2, [24, 48, 72, 96])
     aims = ["a", "b", "c"]
-    target = make_rows(
-        both | {"diverse": 0.0, "targeted": worth}, aims, range(21, 29), 1, [32, 64]
-    )
+    target = make_rows(both | {"diverse": 0.0, "targeted": worth}, aims, range(21, 29), 1, [32, 64])
     control = make_rows(both | {"diverse": 0.0}, ["x", "y"], range(41, 53), 1, [24, 48])
     audits = [
         {"task": task, "pool": pool, "labels": labels, "even": 1.0, "bias": 0.0, "held": 0.95}

@@ -51,7 +51,7 @@ class Round:
             self.config, self.journal, lease, self.storage, ProgressTracker(), quiet
         )
         try:
-            controller.annotate_batch(round)
+            controller.labels.annotate(round)
         finally:
             lease.release()
         return controller

@@ -127,7 +127,7 @@ class Hand:
         write_provenance(config, "transformers", self.folder, self.lease.epoch, 1.0)
 
     def commit(self, round: int, step: str, output: str | None, make: Any) -> None:
-        self.controller._commit(round, step, output, lambda progress, out: make(out))
+        self.controller.committer.commit(round, step, output, lambda progress, out: make(out))
 
     def read_pool(self) -> None:
         pool, test = make_rows("e", 8), make_rows("t", 3)
@@ -180,7 +180,7 @@ class Hand:
         labels = [asdict(label) for _, label in self.journal.annotations(self.config.name)]
         path = "rounds/001/annotations.jsonl"
         self.commit(1, "annotation", path, lambda out: out.write_jsonl(path, labels))
-        self.controller._write_labels(1)
+        self.controller.labels.write(1)
 
         def train(out: RunFolder) -> None:
             with out.publish("rounds/001/adapter") as adapter:

@@ -60,7 +60,7 @@ def drive(storage: str, url: str, name: str, point: str | None = None) -> None:
             out.write_json("rounds/001/training.json", {"by": name})
 
         controller.recover()
-        controller._commit(1, "training", ADAPTER, train)
+        controller.committer.commit(1, "training", ADAPTER, train)
         lease.renew()
         folder.write_json(VIEW, {"by": name})
         lease.release()

@@ -52,7 +52,7 @@ class Patient:
                 (output / "adapter_model.safetensors").write_bytes(b"weights")
 
         controller = self.controller(lease)
-        controller._commit(round, "training", f"rounds/{round:03d}/adapter", make)
+        controller.committer.commit(round, "training", f"rounds/{round:03d}/adapter", make)
         lease.release()
 
     def kinds(self, deep: bool = False) -> list[str]:
@@ -76,7 +76,9 @@ def patient(tmp_path: Path) -> Iterator[Patient]:
     def make(_: object, out: RunFolder) -> None:
         out.write_jsonl("rounds/001/annotations.jsonl", [{"id": "e1"}])
 
-    patient.controller(lease)._commit(1, "annotation", "rounds/001/annotations.jsonl", make)
+    patient.controller(lease).committer.commit(
+        1, "annotation", "rounds/001/annotations.jsonl", make
+    )
     row = {"round": 1, "input": "?", "id": "e1", "text": "yes", "annotator": "gold", "dollars": 0.5}
     patient.folder.write_jsonl("labeled.jsonl", [row])
     patient.train(1)

@@ -17,7 +17,7 @@ from atgen_ray.annotation.llm.request_log import RequestLog
 from atgen_ray.annotation.llm.request_records import Settlement
 from atgen_ray.annotation.llm.shard_runner import ShardRunner, UnknownOutcomeError
 from atgen_ray.annotation.providers.base import ProviderError
-from atgen_ray.runs.controller import Controller
+from atgen_ray.runs.committer import Committer
 from atgen_ray.store.events import STEP
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import StepOutputs
@@ -39,19 +39,20 @@ class Planted:
 
 @contextmanager
 def write_first() -> Iterator[None]:
-    """`_commit` gave the outputs their names and met the lease afterwards, and the storage was not
+    """`commit` gave the outputs their names and met the lease afterwards, and the storage was not
     fenced.
     """
 
     def commit(
-        self: Controller, round: int, step: str, output: Any, make: Any, work: Any = None
+        self: Committer, round: int, step: str, output: Any, make: Any, work: Any = None
     ) -> bool:
         if (round, step) in self._committed:
             return False
         self._tracker.start_step(round, step)
-        out: RunFolder = self._folder.below()
+        folder = self.outputs._folder
+        out: RunFolder = folder.below()
         more: dict[str, Any] = {}
-        if output is None or not self._folder.exists(output):
+        if output is None or not folder.exists(output):
             more = make(self._tracker, out) or {}
         files = {
             rel: {"size": each.size, "digest": each.digest} for rel, each in out.written.items()
@@ -61,7 +62,7 @@ def write_first() -> Iterator[None]:
         return True
 
     with (
-        patch.object(Controller, "_commit", commit),
+        patch.object(Committer, "commit", commit),
         patch.object(RunFolder, "fenced", lambda self, area, check: copy(self)),
         patch.object(Invariants, "names_come_first", True),
     ):
@@ -131,12 +132,12 @@ def keep_held() -> Iterator[None]:
 @contextmanager
 def pass_by() -> Iterator[None]:
     """The unfinished work of a step stayed if its controller died right after the event."""
-    real = Controller._commit
+    real = Committer.commit
 
-    def commit(self: Controller, round: int, step: str, *arguments: Any) -> bool:
+    def commit(self: Committer, round: int, step: str, *arguments: Any) -> bool:
         return (round, step) not in self._committed and real(self, round, step, *arguments)
 
-    with patch.object(Controller, "_commit", commit):
+    with patch.object(Committer, "commit", commit):
         yield
 
 

@@ -1,0 +1,158 @@
+"""Steps that make the pool: read it, take over that of another run, embed it."""
+
+from contextlib import ExitStack
+from typing import Any
+
+from atgen_ray.config import HumanAnnotatorConfig, list_annotators
+from atgen_ray.core.errors import UserError
+from atgen_ray.core.records import (
+    CONTEXT_SCHEMA,
+    GOLD_SCHEMA,
+    POOL_SCHEMA,
+    DeadLetter,
+    Progress,
+)
+from atgen_ray.data import overlap
+from atgen_ray.embedding import EmbeddingSpace
+from atgen_ray.embedding.pool import FOLDER as EMBEDDINGS
+from atgen_ray.embedding.pool import TARGET, WHITENING, list_contents, measure_whitening
+from atgen_ray.runs.estimate import LEAKED, PoolSummary, warn_of_overlap
+from atgen_ray.runs.run_context import RunContext
+from atgen_ray.runs.shared_cache import open_embedding_cache, share_embeddings
+from atgen_ray.runs.state import check_pool_size
+from atgen_ray.runs.takeover import take_over
+from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.store.step_outputs import describe_shared
+
+
+class PoolSteps:
+    """Pool, test set and target of a run, and their embeddings."""
+
+    def __init__(self, run: RunContext) -> None:
+        self._run = run
+
+    def prepare(self) -> None:
+        """Read the pool and the test set; known answers go to a separate table, which selection
+        never sees.
+        """
+        run = self._run
+
+        def make(progress: Progress, out: RunFolder) -> None:
+            data = run.config.data
+            prompt = run.config.prompt
+            seed = run.config.seed if data.seed is None else data.seed
+            # Whoever leads people looks for tasks by the columns of their rows; so may a strategy.
+            keeps = any("fields" in run.config.list_needs(round) for round in (1, 2)) or any(
+                isinstance(annotator, HumanAnnotatorConfig)
+                for _, annotator in list_annotators(run.config.annotator)
+            )
+            # The audit may group examples by such a column, too.
+            keeps |= bool((audit := run.config.evaluation.audit) and audit.column)
+            pool = run.workers.open_split(data, prompt, "pool", seed, progress, fields=keeps)
+            check_pool_size(run.config, pool.size)
+            test = None
+            if data.test is not None:
+                test = run.workers.build_split(data, prompt, "test", seed, progress)
+            summary = PoolSummary(pool.size)
+            all_leaked = list[str]()
+            with out.table_writer("pool.parquet", POOL_SCHEMA) as add_examples:
+                with ExitStack() as files:
+                    writer = out.table_writer("gold.parquet", GOLD_SCHEMA)
+                    add_gold = files.enter_context(writer)
+                    if data.context or keeps:
+                        writer = out.table_writer("context.parquet", CONTEXT_SCHEMA)
+                        add_context = files.enter_context(writer)
+                    for examples, gold, context in pool.read():
+                        leaked = overlap(examples, test.examples) if test else []
+                        all_leaked += leaked
+                        summary.add(examples, leaked)
+                        add_examples(examples)
+                        add_gold(gold)
+                        if data.context or keeps:
+                            add_context(context)
+                    if test:
+                        add_gold(test.gold)
+                if test:
+                    out.write_table("test.parquet", test.examples)
+                dead = [*pool.dead, *(test.dead if test else ())]
+                dead += [DeadLetter(id_, "pool", LEAKED) for id_ in all_leaked]
+                run.journal.record_dead_letters(run.lease, None, dead)
+                test_rows = len(test.examples) if test else 0
+                plan = run.workers.estimate_run(run.config, summary, test_rows, run.journal)
+                out.write_json("plan.json", plan)
+
+        if run.state.inherited:
+            self._take_over()
+        run.committer.commit(0, "pool", "pool.parquet", make)
+        self._check_overlap()
+
+    def _take_over(self) -> None:
+        """Copy pool, labels and ledger of another run, once."""
+        run = self._run
+        if not run.committer.has(0, "pool"):
+            run.tracker.start_step(0, "takeover")
+            take_over(run.config, run.journal, run.lease, run.folder)
+            run.committer.reread()
+
+    def prepare_target(self) -> None:
+        """Read the prompts of the use in mind. A run that takes over another may have a new one."""
+        run = self._run
+
+        def make(progress: Progress, out: RunFolder) -> None:
+            data = run.config.data
+            prompt = run.config.prompt
+            target = run.workers.build_split(data, prompt, "target", run.config.seed, progress)
+            run.journal.record_dead_letters(run.lease, None, target.dead)
+            out.write_table(TARGET, target.examples)
+
+        if run.config.data.target is not None:
+            run.committer.commit(0, "target", TARGET, make)
+
+    def embed(self) -> None:
+        """Embed pool and target if a strategy, the weighting of labels or the report uses
+        embeddings. Whitening is measured once, on the whole pool.
+        """
+        run = self._run
+        if not run.config.embeds:
+            return
+        space = EmbeddingSpace.of(run.config)
+        whiten = run.config.embedding.whitening
+        folder = run.folder
+        embed = run.workers.embed_pool
+
+        def make(progress: Progress, _: RunFolder) -> dict[str, Any]:
+            # The vectors are written by the part, under names that nobody has used, and equal
+            # texts have equal vectors: so they need not be made aside.
+            if run.config.cache is None:
+                embed(folder, space, progress)
+                return describe_shared(folder, EMBEDDINGS)
+            cache = open_embedding_cache(run.config.cache, space)
+            contents = list_contents(folder)
+            run.committer.add_reused_seconds(
+                share_embeddings(cache, contents, folder, lambda: embed(folder, space, progress))
+            )
+            return describe_shared(folder, EMBEDDINGS)
+
+        def measure(progress: Progress, out: RunFolder) -> None:
+            out.write_table(WHITENING, measure_whitening(folder, whiten, progress))
+
+        run.committer.commit(0, "embedding", None, make)
+        if whiten != "off":
+            run.committer.commit(0, "whitening", WHITENING, measure)
+
+    def _check_overlap(self) -> None:
+        """Warn of examples that are in the test set too. Raise UserError where the pool has no
+        others.
+        """
+        run = self._run
+        if run.config.data.test is None:
+            return
+        rows = run.folder.count_rows("pool.parquet")
+        test = run.folder.read_table("test.parquet", columns=["content"])
+        pool = run.folder.scan_table("pool.parquet", columns=["id", "content"])
+        leaked = sum(len(overlap(part, test)) for part in pool)
+        warning = warn_of_overlap(rows, leaked)
+        if leaked == rows:
+            raise UserError(f"nothing can be labelled: {warning}")
+        if warning:
+            run.committer.warn(warning, "pool")
