@@ -63,6 +63,8 @@ class ServerSettings:
             "api-key": key,
             "log-level": "warning",
             "incremental-streaming-output": True,
+            # A small model may put white space between two values until it has no tokens left.
+            "constrained-json-disable-any-whitespace": True,
         }
         if self.lora_rank:
             settings |= {

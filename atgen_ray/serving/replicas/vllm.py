@@ -54,6 +54,9 @@ Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
+# A small model may put white space between two values of a schema until it has no tokens left.
+COMPACT_JSON = {"backend": "guidance", "disable_any_whitespace": True}
+
 
 def deploy_vllm(service: ServiceConfig) -> serve.Application:
     """Return the deployment `model` with a vLLM engine in each replica."""
@@ -83,7 +86,10 @@ def configure_vllm(service: ServiceConfig) -> LLMConfig:
     arguments = VLLMEngine(service.target_model, service.prompt, engine).engine_arguments(
         device, gpus, tuned
     )
-    arguments |= {"stream_interval": service.replica.stream_interval}
+    arguments |= {
+        "stream_interval": service.replica.stream_interval,
+        "structured_outputs_config": COMPACT_JSON,
+    }
     if takes_names(service):
         # One slot more than adapters: with no slot free, requests for the base model would get an
         # adapter's outputs.
