@@ -36,6 +36,7 @@ from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.core.records import (
     CONTEXT_SCHEMA,
     FEATURES_SCHEMA,
+    GIVEN,
     GOLD_SCHEMA,
     POOL_SCHEMA,
     SAMPLES,
@@ -67,7 +68,8 @@ from atgen_ray.runs.audit import (
     list_labelled,
     read_sample,
 )
-from atgen_ray.runs.estimate import LEAKED, PoolSummary, warn_of_overlap
+from atgen_ray.runs.estimate import PoolSummary, warn_of_overlap
+from atgen_ray.runs.given_labels import LEAKED, read_given
 from atgen_ray.runs.metrics_table import collect_rows
 from atgen_ray.runs.provenance import list_versions, write_provenance
 from atgen_ray.runs.round_model import RoundModel
@@ -243,6 +245,9 @@ class Controller:
             test = None
             if data.test is not None:
                 test = self._workers.build_split(data, prompt, "test", seed, progress)
+            given = read_given(
+                data, test, partial(self._workers.build_split, data, prompt, "labeled", seed)
+            )
             summary = PoolSummary(pool.size)
             all_leaked = list[str]()
             with out.table_writer("pool.parquet", POOL_SCHEMA) as add_examples:
@@ -255,18 +260,21 @@ class Controller:
                     for examples, gold, context in pool.read():
                         leaked = overlap(examples, test.examples) if test else []
                         all_leaked += leaked
-                        summary.add(examples, leaked)
+                        summary.add(examples, [*leaked, *given.take(examples, leaked)])
                         add_examples(examples)
                         add_gold(gold)
                         if data.context or keeps:
                             add_context(context)
+                    add_examples(given.rest)
+                    summary.given = len(given.labels)
                     if test:
                         add_gold(test.gold)
                 if test:
                     out.write_table("test.parquet", test.examples)
-                dead = [*pool.dead, *(test.dead if test else ())]
+                dead = [*pool.dead, *(test.dead if test else ()), *given.dead]
                 dead += [DeadLetter(id_, "pool", LEAKED) for id_ in all_leaked]
                 self._journal.record_dead_letters(self._lease, None, dead)
+                self._journal.record_annotations(self._lease, 0, given.labels)
                 test_rows = len(test.examples) if test else 0
                 plan = self._workers.estimate_run(self._config, summary, test_rows, self._journal)
                 out.write_json("plan.json", plan)
@@ -664,7 +672,7 @@ class Controller:
 
     def find_stop(self, round: int) -> str | None:
         """Return why the run ends after `round`, or None."""
-        labels = self._state.count_labels(round)
+        labels = self._state.count_budgeted(round)
         dev_scores = self._state.dev_scores(round)
         if self._state.budget_met(round):
             return BUDGET
@@ -719,10 +727,11 @@ class Controller:
         """Raise BudgetSpent or UserError if a budget left every example of the round without a
         label.
         """
-        if not context.shortfalls or self._state.labels_of(round):
+        bought = (label for label in self._state.labels_of(round) if label.annotator != GIVEN)
+        if not context.shortfalls or any(bought):
             return
         met = context.shortfalls[-1]
-        if met.limit == "run" and self._state.count_labels(round):
+        if met.limit == "run" and self._state.count_budgeted(round):
             raise BudgetSpent
         raise UserError(
             f"no label can be bought in round {round}: {context.describe_shortfall(met)}"
@@ -748,8 +757,8 @@ class Controller:
         )
 
     def _require_labels(self, round: int, reason: str) -> None:
-        """Raise UserError if the run would end after `round` without any label."""
-        if self._state.count_labels(round):
+        """Raise UserError if the run would end after `round` without any label, or untrained."""
+        if round and self._state.count_labels(round):
             return
         dead_letters = [
             dead_letter
@@ -760,7 +769,8 @@ class Controller:
             if dead_letters
             else ""
         )
-        raise UserError(f"the run ends without a label ({reason}).{first}")
+        what = "before its first round" if self._state.count_given() else "without a label"
+        raise UserError(f"the run ends {what} ({reason}).{first}")
 
     def _commit(
         self,

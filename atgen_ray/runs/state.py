@@ -120,7 +120,7 @@ class RunState:
         """
         count = self.strategy(round)[2]
         budget = self._config.stopping.labels
-        return count if budget is None else min(count, budget - self.count_labels(round - 1))
+        return count if budget is None else min(count, budget - self.count_budgeted(round - 1))
 
     def candidates(self, round: int) -> pa.StringArray:
         """Return the ids that may be selected in `round`: without a label, a dead letter of an
@@ -243,6 +243,18 @@ class RunState:
         """Return the number of labels bought up to and including `round`."""
         counts = self._journal.count_labels(self._config.name)
         return sum(count for at, count in counts.items() if at <= round)
+
+    def count_budgeted(self, round: int) -> int:
+        """Return how many labels up to and including `round` count in stopping.labels: all but
+        those of data.labeled.
+        """
+        return self.count_labels(round) - self.count_given()
+
+    def count_given(self) -> int:
+        """Return the number of labels that data.labeled gave."""
+        if self._config.data.labeled is None:
+            return 0
+        return self.count_labels(0) - len(self.audit_labels())
 
     def labels_of(self, round: int) -> list[Annotation]:
         """Return the labels bought in `round`."""

@@ -21,7 +21,7 @@ DECIDED = {
     ),
     "DataConfig": (
         "",
-        "pool test target format path subset revision pool_split test_split target_split input context references "
+        "pool test target labeled labeled_references format path subset revision pool_split test_split target_split input context references "
         "test_references "
         "reference_template merge_repeats limit test_limit seed duplicates",
     ),
