@@ -94,6 +94,8 @@ class RunConfig(Section):
 
     def list_needs(self, round: int) -> frozenset[Need]:
         """Return the inputs that the strategy of `round` needs, and its shortlist if it has one."""
+        if self.selection.is_chosen(round):
+            return frozenset()
         needs = find_needs(*self.selection.choose_strategy(round))
         return add_needs(needs, self.selection.shortlist)
 
@@ -220,6 +222,15 @@ class RunConfig(Section):
             )
         if isinstance(annotator, RemoteAnnotatorConfig):
             find_price(annotator, key)
+
+    @model_validator(mode="after")
+    def _has_a_first_batch(self) -> "RunConfig":
+        if self.selection.ids is not None and self.fork_from is not None:
+            raise ValueError(
+                f"selection.ids is given beside fork_from={self.fork_from}, whose first batch is "
+                f"taken over: expected one of the two"
+            )
+        return self
 
     @model_validator(mode="after")
     def _target_is_given(self) -> "RunConfig":

@@ -26,6 +26,7 @@ from atgen_ray.preflight.inputs import (
     Inputs,
     check_data,
     check_data_files,
+    check_ids,
     check_metrics,
     check_prompts,
     find_data_files,
@@ -63,7 +64,7 @@ CONTROLLER_CHECKS: tuple[Check, ...] = (
     check_trackers,
     check_notifications,
 )
-INPUT_CHECKS = (check_data, check_prompts, check_metrics)
+INPUT_CHECKS = (check_data, check_ids, check_prompts, check_metrics)
 WORKER_CHECKS: dict[str, tuple[Check, ...]] = {
     "training": (check_training,),
     "engine": (check_engines, check_models),

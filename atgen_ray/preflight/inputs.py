@@ -21,6 +21,7 @@ from atgen_ray.config import (
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.locations import locate
 from atgen_ray.data import Split, build_split
+from atgen_ray.data.chosen_ids import find_unknown_ids, read_ids
 from atgen_ray.data.in_process import reading_in_process
 from atgen_ray.data.split import SplitName
 from atgen_ray.evaluation import METRICS, Case, Resources, choose_metrics
@@ -166,6 +167,16 @@ def check_data(setting: Setting, inputs: Inputs) -> Iterator[str]:
     """
     _ = inputs.pool, inputs.test, inputs.target, inputs.labeled  # reading them fills `problems`
     yield from inputs.problems
+
+
+def check_ids(setting: Setting, inputs: Inputs) -> Iterator[str]:
+    """Check the ids of selection.ids, as far as the pool is read here."""
+    given = setting.config.selection.ids
+    if given is None:
+        return
+    ids = read_ids(given)
+    if inputs.pool is not None:
+        yield from find_unknown_ids(given, ids, [inputs.pool.examples])
 
 
 def check_prompts(setting: Setting, inputs: Inputs) -> Iterator[str]:

@@ -46,6 +46,7 @@ from atgen_ray.core.records import (
 )
 from atgen_ray.core.stored import Stored
 from atgen_ray.data import overlap
+from atgen_ray.data.chosen_ids import find_unknown_ids, read_ids
 from atgen_ray.embedding import EmbeddingSpace
 from atgen_ray.embedding.pool import FOLDER as EMBEDDINGS
 from atgen_ray.embedding.pool import TARGET, WHITENING, list_contents, measure_whitening
@@ -283,6 +284,7 @@ class Controller:
             self.take_over()
         self._commit(0, "pool", "pool.parquet", make)
         self._check_overlap()
+        self._check_chosen()
 
     def take_over(self) -> None:
         """Copy pool, labels and ledger of another run, once."""
@@ -385,6 +387,11 @@ class Controller:
 
         def make(progress: Progress, out: RunFolder) -> dict[str, Any]:
             features = f"{round_folder(round)}/features.parquet"
+            if self._config.selection.is_chosen(round):
+                picks = self._state.choose_given()
+                out.write_table(path, picks)
+                progress(picks.num_rows, picks.num_rows)
+                return {}
             ids = self._state.shortlist(round)
             has_features = self._state.has_output(round, "generation", features)
             picks = self._state.select(
@@ -698,6 +705,21 @@ class Controller:
             raise UserError(f"nothing can be labelled: {warning}")
         if warning:
             self._warn(warning, "pool")
+
+    def _check_chosen(self) -> None:
+        """Raise UserError where selection.ids names what cannot be picked in the first round."""
+        given = self._config.selection.ids
+        if given is None or (1, "selection") in self._committed:
+            return
+        ids = read_ids(given)
+        parts = self._state.scan_pool("id")
+        for line in find_unknown_ids(given, ids, parts):
+            raise UserError(line)
+        if not self._state.choose_given().num_rows:
+            raise UserError(
+                f"selection.ids names {len(ids)} examples, none of which is left to label: each "
+                f"is labelled already, or stands in data.test"
+            )
 
     def disclose_models(self) -> None:
         """Warn of old prices, of models that are going to end, and of providers that keep what they

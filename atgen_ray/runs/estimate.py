@@ -24,6 +24,7 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.machine import machine
 from atgen_ray.core.records import DeadLetter
 from atgen_ray.data import Split, build_split, overlap
+from atgen_ray.data.chosen_ids import read_ids
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import OverlongPromptError, PromptBuilder
 from atgen_ray.preflight import (
@@ -234,8 +235,11 @@ def estimate_labels(config: RunConfig, selectable: int) -> list[int]:
     limit = min(selectable, config.stopping.labels or selectable)
     labels: list[int] = []
     total = config.evaluation.audit.labels if config.evaluation.audit else 0
+    ids = config.selection.ids
+    chosen = None if ids is None else len(read_ids(ids))
     while len(labels) < config.rounds and total < limit:
-        total = min(limit, total + config.count_picks(len(labels) + 1))
+        first = chosen if chosen is not None and not labels else None
+        total = min(limit, total + (first or config.count_picks(len(labels) + 1)))
         labels.append(total)
     return labels
 

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from atgen_ray.config import RunConfig, read_source
 from atgen_ray.core.errors import OutputMissingError, UserError
 from atgen_ray.core.hashing import mix_seed
-from atgen_ray.core.records import DELETED, Annotation, Progress
+from atgen_ray.core.records import DELETED, SELECTION_SCHEMA, Annotation, Progress
 from atgen_ray.core.stored import Stored
+from atgen_ray.data.chosen_ids import read_ids
 from atgen_ray.evaluation import METRICS, dev_split
 from atgen_ray.evaluation.audit import compare_audited
 from atgen_ray.ray_runtime.workers import SMALL_POOL, run_apart
@@ -166,6 +167,22 @@ class RunState:
             return ids
         picks = self.select(shortlist.strategy, shortlist.parameters, ids, shortlist.count, round)
         return picks["id"].combine_chunks().sort()
+
+    def choose_given(self) -> pa.Table:
+        """Return the picks of the first round that selection.ids names (SELECTION_SCHEMA): in its
+        order and within the label budget, without those that are labelled, dead or audited.
+        """
+        given = self._config.selection.ids
+        if given is None:
+            raise ValueError("selection.ids is null")
+        gone = {*self._journal.labelled(self._config.name, last=0), *self.audited}
+        gone |= self._journal.buried(self._config.name, before=1)
+        ids = [id_ for id_ in read_ids(given) if id_ not in gone]
+        budget = self._config.stopping.labels
+        if budget is not None:
+            ids = ids[: max(0, budget - self.count_budgeted(0))]
+        rows = [{"id": id_, "rank": at, "score": 0.0, "parts": {}} for at, id_ in enumerate(ids, 1)]
+        return pa.Table.from_pylist(rows, SELECTION_SCHEMA)
 
     def select(
         self,

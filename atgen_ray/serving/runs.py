@@ -32,6 +32,7 @@ from atgen_ray.config import (
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.config.messages import find_mistakes
 from atgen_ray.config.run import read_source
+from atgen_ray.config.selection import SelectionConfig
 from atgen_ray.core.errors import StorageUnavailableError, UserError
 from atgen_ray.core.request_ids import find_id
 from atgen_ray.core.strict_json import encode_json
@@ -432,7 +433,21 @@ class RunManager:
             check_location(model.id, roots, "model.id")
         if config.embedding.model != self._service.embedding.model:
             check_location(config.embedding.model, roots, "embedding.model")
-        return config.model_copy(update={"data": data})
+        selection = restrict_ids(config.selection, roots)
+        return config.model_copy(update={"data": data, "selection": selection})
+
+
+def restrict_ids(selection: SelectionConfig, roots: list[str]) -> SelectionConfig:
+    """Return the section with the file of its ids resolved, after checking that it lies below
+    `roots`.
+
+    Raises:
+        UserError: it is elsewhere.
+    """
+    if not isinstance(selection.ids, str):
+        return selection
+    found = check_location(selection.ids, roots, "selection.ids")
+    return selection.model_copy(update={"ids": found})
 
 
 def restrict_data(data: DataConfig, roots: list[str]) -> DataConfig:

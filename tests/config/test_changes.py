@@ -52,7 +52,7 @@ DECIDED = {
     ),
     "SelectionConfig": (
         "workers",
-        "strategy count parameters first candidates shortlist",
+        "strategy count parameters first ids candidates shortlist",
     ),
     "FirstBatchConfig": (
         "",

@@ -181,3 +181,16 @@ def test_a_pool_in_a_folder_leaves_the_file_of_labels_alone(tmp_path: Path) -> N
     with reading_in_process():
         split = build_split(config.data, config.prompt, "labeled", 0)
     assert split.gold["references"].to_pylist()[0] == ["three"]
+
+
+def test_the_first_batch_is_what_was_chosen_elsewhere(tmp_path: Path) -> None:
+    ids = read_pool(configure(tmp_path))._folder.read_table("pool.parquet")["id"].to_pylist()
+    chosen = [ids[2], ids[3], ids[0]]  # the second of them is labelled already
+    controller = read_pool(configure(tmp_path, name="chosen", selection={"ids": chosen}))
+    controller.select_batch(1)
+    picks = controller._folder.read_table("rounds/001/selection.parquet").to_pylist()
+    assert [(row["id"], row["rank"]) for row in picks] == [(ids[2], 1), (ids[0], 2)]
+    with pytest.raises(UserError, match="'stranger' is no example of the pool"):
+        read_pool(configure(tmp_path, name="wrong", selection={"ids": [ids[0], "stranger"]}))
+    with pytest.raises(UserError, match="names 1 examples, none of which is left to label"):
+        read_pool(configure(tmp_path, name="nothing", selection={"ids": [ids[3]]}))

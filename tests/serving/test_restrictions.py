@@ -98,10 +98,10 @@ def test_what_metrics_and_judge_load_is_named_unless_it_is_the_published_checkpo
     }
 
 
-@pytest.mark.parametrize("key", ["pool", "test", "target", "path"])
+@pytest.mark.parametrize("key", ["pool", "test", "target", "labeled", "path"])
 def test_a_run_over_http_reads_data_below_a_root_alone(root: Path, key: str) -> None:
     inside, outside = f"{root}/pool.jsonl", f"{root}/../secret.jsonl"
-    keys = ("pool", "test", "target", "path")
+    keys = ("pool", "test", "target", "labeled", "path")
     moved = restrict_data(DataConfig.model_validate(dict.fromkeys(keys, inside)), [str(root)])
     assert {getattr(moved, key) for key in keys} == {str(Path(inside).resolve())}
     wrong = DataConfig.model_validate(dict.fromkeys(keys, inside) | {key: outside})
