@@ -24,7 +24,7 @@ from atgen_ray.config.annotators.people import HumanAnnotatorConfig
 from atgen_ray.config.data import DataConfig, PromptConfig
 from atgen_ray.config.embedding import EmbeddingConfig
 from atgen_ray.config.evaluation import EvaluationConfig, StoppingConfig
-from atgen_ray.config.model import EngineConfig, ModelConfig
+from atgen_ray.config.model import EngineConfig, TargetModelConfig
 from atgen_ray.config.notifications import NotifyConfig
 from atgen_ray.config.plugins import name_annotator
 from atgen_ray.config.selection import SelectionConfig, add_needs
@@ -66,7 +66,7 @@ class RunConfig(Section):
     )
     data: DataConfig
     prompt: PromptConfig = Field(default_factory=PromptConfig)
-    model: ModelConfig
+    model: TargetModelConfig
     engine: EngineConfig = Field(default_factory=EngineConfig)
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
@@ -268,6 +268,16 @@ class RunConfig(Section):
             raise ValueError(
                 f"evaluation.audit.labels is {audit.labels}, expected fewer than stopping.labels "
                 f"({budget}), out of which they are bought"
+            )
+        if self.model.adapter is not None and self.model.host == "serve":
+            raise ValueError(
+                "model.adapter is given, which replicas of the service do not begin with, expected "
+                "model.host=batch beside it"
+            )
+        if self.model.adapter is not None and self.training.method == "full":
+            raise ValueError(
+                "model.adapter is given, but training.method is 'full', which trains no adapter: "
+                "expected the adapter's method, such as lora"
             )
         if self.model.host == "serve" and "nll" in (self.evaluation.metrics or ()):
             raise ValueError(

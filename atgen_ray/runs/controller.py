@@ -6,6 +6,7 @@ name does not exist. Hence a run may die at any point, a new controller continue
 and one that has lost its lease changes nothing.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -29,6 +30,7 @@ from atgen_ray.config import (
     Shot,
     list_annotators,
 )
+from atgen_ray.core.checkpoints import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from atgen_ray.core.errors import BudgetSpent, RunPaused, UserError
 from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.machine import machine
@@ -58,6 +60,7 @@ from atgen_ray.engines.likelihood import list_references, read_nats
 from atgen_ray.evaluation import METRICS, Resources, choose_metrics, evaluate_splits
 from atgen_ray.evaluation.audit import AuditSample, describe_models, score_audit
 from atgen_ray.models.few_shot import show_solved
+from atgen_ray.models.start_adapter import find_adapter, find_adapter_mistakes
 from atgen_ray.runs.audit import (
     UNTUNED,
     build_frame,
@@ -98,6 +101,8 @@ from atgen_ray.store.layout import (
     AUDIT_FRAME,
     AUDIT_MODELS,
     AUDIT_SAMPLE,
+    START,
+    START_ADAPTER,
     round_folder,
 )
 from atgen_ray.store.leases import Lease
@@ -155,6 +160,7 @@ class Controller:
         with self._tracking:
             self.prepare_pool()
             self.prepare_target()
+            self.copy_adapter()
             self.embed_pool()
             self.draw_audit()
             if self._config.evaluation.zero_shot:
@@ -199,6 +205,7 @@ class Controller:
         self.write_provenance()
         self.prepare_pool()
         self.prepare_target()
+        self.copy_adapter()
         self.embed_pool()
         self.generate_features(1)
         self.select_batch(1)
@@ -305,6 +312,27 @@ class Controller:
 
         if self._config.data.target is not None:
             self._commit(0, "target", TARGET, make)
+
+    def copy_adapter(self) -> None:
+        """Copy model.adapter into the run, whose workers find it there like an adapter of its own.
+
+        Raises:
+            UserError: there is no such adapter, or training does not go on from it.
+        """
+        named = self._config.model.adapter
+
+        def make(_: Progress, out: RunFolder) -> dict[str, Any]:
+            said = f"model.adapter is '{named}'"
+            source = find_adapter(str(named), said, self._config, self._journal).local()
+            for line in find_adapter_mistakes(source, said, self._config):
+                raise UserError(line)
+            with out.publish(START_ADAPTER) as output:
+                for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+                    shutil.copyfile(source / name, output / name)
+            return {"source": named}
+
+        if named is not None:
+            self._commit(0, START, START_ADAPTER, make)
 
     def embed_pool(self) -> None:
         """Embed pool and target if a strategy, the weighting of labels or the report uses
@@ -599,7 +627,8 @@ class Controller:
             training = self._config.training
             order = [training.order] if training.order else []
             seed = mix_seed(self._config.seed, "training", round, *order)
-            start_from = self._state.adapter(round - 1) if training.warm_start else None
+            begins = self._state.start_adapter
+            start_from = self._state.adapter(round - 1) if training.warm_start else begins
             logs = None
             if "tensorboard" in training.trackers:
                 logs = self._folder.path(f"logs/{round:03d}")

@@ -30,7 +30,13 @@ from atgen_ray.runs.stored_selection import StoredFeatures, select_stored
 from atgen_ray.selection import Need
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.layout import AUDIT_FIRST, AUDIT_SAMPLE, round_folder
+from atgen_ray.store.layout import (
+    AUDIT_FIRST,
+    AUDIT_SAMPLE,
+    START,
+    START_ADAPTER,
+    round_folder,
+)
 from atgen_ray.store.ledger import read_cost
 from atgen_ray.store.run_folder import RunFolder
 
@@ -307,7 +313,8 @@ class RunState:
         return dev_split(ids, self._config.evaluation.dev_fraction, self._config.seed)
 
     def adapter(self, round: int) -> Stored | None:
-        """Return the newest adapter after `round`; None is the base model.
+        """Return the newest adapter after `round`, or the one that the run goes on from; None is
+        the base model.
 
         Raises:
             OutputMissingError: the journal has the training, but its output is gone. An earlier
@@ -319,7 +326,18 @@ class RunState:
             if self.has_output(at, "training", f"{round_folder(at)}/adapter")
         )
         newest = next(trained, None)
-        return None if newest is None else self._folder.refer(f"{round_folder(newest)}/adapter")
+        if newest is None:
+            return self.start_adapter
+        return self._folder.refer(f"{round_folder(newest)}/adapter")
+
+    @property
+    def start_adapter(self) -> Stored | None:
+        """Return the adapter that training begins with, the run's copy of model.adapter; None is
+        the base model. Raises as `adapter`.
+        """
+        if self._config.model.adapter is None or not self.has_output(0, START, START_ADAPTER):
+            return None
+        return self._folder.refer(START_ADAPTER)
 
     def has_output(self, round: int, step: str, path: str) -> bool:
         """Return whether a step has left its output at `path`; what the journal does not name does

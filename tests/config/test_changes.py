@@ -41,6 +41,10 @@ DECIDED = {
         "host",
         "id revision trust_remote_code dtype max_prompt_tokens max_new_tokens",
     ),
+    "TargetModelConfig": (
+        "host",
+        "id revision trust_remote_code dtype max_prompt_tokens max_new_tokens adapter",
+    ),
     "EngineConfig": (
         "workers cpus_per_worker threads_per_worker gpus_per_worker keep batch_size check_rows "
         "adapter_tolerance",

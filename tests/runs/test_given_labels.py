@@ -13,6 +13,7 @@ from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.progress import ProgressTracker
 from atgen_ray.core.records import GIVEN
+from atgen_ray.core.stored import Stored
 from atgen_ray.data import build_split
 from atgen_ray.data.in_process import reading_in_process
 from atgen_ray.preflight import Inputs, Setting
@@ -194,3 +195,29 @@ def test_the_first_batch_is_what_was_chosen_elsewhere(tmp_path: Path) -> None:
         read_pool(configure(tmp_path, name="wrong", selection={"ids": [ids[0], "stranger"]}))
     with pytest.raises(UserError, match="names 1 examples, none of which is left to label"):
         read_pool(configure(tmp_path, name="nothing", selection={"ids": [ids[3]]}))
+
+
+def test_training_goes_on_from_the_given_adapter(tmp_path: Path) -> None:
+    class Asked(Exception):
+        pass
+
+    def train(*_: Any, start_from: Stored | None, **named: Any) -> Any:
+        raise Asked(None if start_from is None else str(start_from.local()))
+
+    given = tmp_path / "given"
+    given.mkdir()
+    settings = {"peft_type": "LORA", "r": 16, "lora_alpha": 32}
+    (given / "adapter_config.json").write_text(json.dumps(settings))
+    (given / "adapter_model.safetensors").write_bytes(b"weights")
+    for name, adapter, begins in (
+        ("plain", None, None),
+        ("tuned", str(given), str(tmp_path / "runs/tuned/rounds/000/adapter")),
+    ):
+        controller = read_pool(
+            configure(tmp_path, name=name, model={"id": "m", "adapter": adapter})
+        )
+        controller._workers = replace(controller._workers, train_adapter=train)
+        controller.copy_adapter()
+        with pytest.raises(Asked) as asked:
+            controller.train_adapter(1)
+        assert asked.value.args == (begins,)

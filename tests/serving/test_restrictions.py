@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.house import House
+from helpers.services import bearer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,3 +133,25 @@ def test_a_webhook_is_a_plain_url(url: str) -> None:
     tree = {"data": {"pool": "p.jsonl"}, "model": {"id": "m"}}
     with pytest.raises(UserError, match=r"expected https://HOST/PATH"):
         parse_config(tree | {"annotator": {"type": "human", "notice": {"webhook": url}}})
+
+
+@pytest.mark.parametrize(
+    ("key", "setting"),
+    [
+        ("selection.ids", {"selection": {"ids": "/etc/passwd"}}),
+        ("model.adapter", {"model": {"id": "maker/model", "adapter": "/etc"}}),
+        ("data.labeled", {"data": {"pool": "maker/set", "references": "a", "labeled": "/etc/x"}}),
+    ],
+)
+def test_what_a_run_over_http_starts_from_lies_below_a_root(
+    key: str, setting: dict[str, Any], tmp_path: Path
+) -> None:
+    house = House(tmp_path)
+    admin = bearer(house.tokens.create("admin", "root"))
+    tree = {"name": "x", "model": {"id": "maker/model"}} | setting
+    tree = {"data": {"pool": "maker/set", "references": "a"}} | tree
+    answer = house.client.post("/api/v1/runs", headers=admin, json=tree)
+    house.journal.close()
+    assert answer.status_code == 400
+    assert f"{key} is '/etc" in answer.text
+    assert "data_roots" in answer.text
