@@ -43,6 +43,11 @@ class DataConfig(Section):
         "thousands. Strategies with a target pick for them, and the report says how much of them "
         "the labels cover; null: no target",
     )
+    labeled: str | None = Field(
+        None,
+        description="File, glob or URL of rows with answers that count as labels from the first "
+        "round on, at no cost: with the pool's columns, or a labeled.jsonl; null: none",
+    )
     format: Literal["auto", "jsonl", "csv", "parquet", "saved", "huggingface"] = Field(
         "auto",
         description="auto goes by the file names; saved is a folder made by datasets.save_to_disk",
@@ -85,6 +90,9 @@ class DataConfig(Section):
     test_references: str | list[str] | None = Field(
         None, description="Column or columns of the answers in the test set; null: as `references`"
     )
+    labeled_references: str | list[str] | None = Field(
+        None, description="Column or columns of the answers in `labeled`; null: as `references`"
+    )
     reference_template: str | None = Field(
         None,
         description="Jinja template that makes the one reference of a row from all of its "
@@ -110,12 +118,26 @@ class DataConfig(Section):
     @property
     def locations(self) -> dict[str, str | None]:
         """Return by key where the splits are."""
-        return {"data.pool": self.pool, "data.test": self.test, "data.target": self.target}
+        return {
+            "data.pool": self.pool,
+            "data.test": self.test,
+            "data.target": self.target,
+            "data.labeled": self.labeled,
+        }
+
+    def narrow(self, key: str) -> "DataConfig":
+        """Return how to read the location of `key`: that of data.labeled is a file of its own, of
+        which `path`, `format` and what names a Hugging Face dataset say nothing.
+        """
+        if key != "data.labeled":
+            return self
+        alone = {"path": None, "format": "auto", "subset": None, "revision": None}
+        return self.model_copy(update=alone)
 
     @model_validator(mode="after")
     def _hides_answers(self) -> "DataConfig":
         """Check that people do not see the known answers beside the input."""
-        named = (self.references, self.test_references)
+        named = (self.references, self.test_references, self.labeled_references)
         answers = [
             path
             for paths in named
@@ -164,8 +186,8 @@ class PromptConfig(Section):
 
 
 def check_named_files(data: DataConfig) -> None:
-    """Check that each plain file name in data.pool, data.test and data.target is that of an
-    existing file.
+    """Check that each plain file name in data.pool, data.test, data.target and data.labeled is that
+    of an existing file.
 
     Raises:
         UserError: with a line for each that is not, and the nearest file beside it.
@@ -173,7 +195,7 @@ def check_named_files(data: DataConfig) -> None:
     lines = []
     for key, location in data.locations.items():
         if (
-            data.path is not None
+            data.narrow(key).path is not None
             or location is None
             or Path(location).suffix not in FILES
             or "://" in location

@@ -44,6 +44,16 @@ class ModelConfig(Section):
     )
 
 
+class TargetModelConfig(ModelConfig):
+    """The target model, which may begin as one that is fine-tuned already."""
+
+    adapter: str | None = Field(
+        None,
+        description="LoRA adapter that the run goes on from: a folder, its URL, RUN or RUN:ROUND; "
+        "null: the base model",
+    )
+
+
 class EngineConfig(Section):
     """The engine that generates."""
 

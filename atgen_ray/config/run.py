@@ -24,7 +24,7 @@ from atgen_ray.config.annotators.people import HumanAnnotatorConfig
 from atgen_ray.config.data import DataConfig, PromptConfig
 from atgen_ray.config.embedding import EmbeddingConfig
 from atgen_ray.config.evaluation import EvaluationConfig, StoppingConfig
-from atgen_ray.config.model import EngineConfig, ModelConfig
+from atgen_ray.config.model import EngineConfig, TargetModelConfig
 from atgen_ray.config.notifications import NotifyConfig
 from atgen_ray.config.plugins import name_annotator
 from atgen_ray.config.selection import SelectionConfig, add_needs
@@ -66,7 +66,7 @@ class RunConfig(Section):
     )
     data: DataConfig
     prompt: PromptConfig = Field(default_factory=PromptConfig)
-    model: ModelConfig
+    model: TargetModelConfig
     engine: EngineConfig = Field(default_factory=EngineConfig)
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
@@ -94,6 +94,8 @@ class RunConfig(Section):
 
     def list_needs(self, round: int) -> frozenset[Need]:
         """Return the inputs that the strategy of `round` needs, and its shortlist if it has one."""
+        if self.selection.is_chosen(round):
+            return frozenset()
         needs = find_needs(*self.selection.choose_strategy(round))
         return add_needs(needs, self.selection.shortlist)
 
@@ -222,6 +224,15 @@ class RunConfig(Section):
             find_price(annotator, key)
 
     @model_validator(mode="after")
+    def _has_a_first_batch(self) -> "RunConfig":
+        if self.selection.ids is not None and self.fork_from is not None:
+            raise ValueError(
+                f"selection.ids is given beside fork_from={self.fork_from}, whose first batch is "
+                f"taken over: expected one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _target_is_given(self) -> "RunConfig":
         if self.data.target is not None:
             return self
@@ -257,6 +268,16 @@ class RunConfig(Section):
             raise ValueError(
                 f"evaluation.audit.labels is {audit.labels}, expected fewer than stopping.labels "
                 f"({budget}), out of which they are bought"
+            )
+        if self.model.adapter is not None and self.model.host == "serve":
+            raise ValueError(
+                "model.adapter is given, which replicas of the service do not begin with, expected "
+                "model.host=batch beside it"
+            )
+        if self.model.adapter is not None and self.training.method == "full":
+            raise ValueError(
+                "model.adapter is given, but training.method is 'full', which trains no adapter: "
+                "expected the adapter's method, such as lora"
             )
         if self.model.host == "serve" and "nll" in (self.evaluation.metrics or ()):
             raise ValueError(

@@ -9,6 +9,7 @@ from atgen_ray.config.messages import check_values
 from atgen_ray.core.errors import nearest
 from atgen_ray.core.schema import Changeable, Section
 from atgen_ray.selection import STRATEGIES, Need, find_needs
+from atgen_ray.selection.registry import CHOSEN
 from atgen_ray.selection.strategy import MODEL
 
 
@@ -50,6 +51,11 @@ class SelectionConfig(Section):
         default_factory=dict, description="Parameters of the strategy"
     )
     first: FirstBatchConfig = Field(default_factory=FirstBatchConfig)
+    ids: str | list[str] | None = Field(
+        None,
+        description="Ids of the first batch, chosen elsewhere: a list, a file or URL with one a "
+        "line, or a table with a column id; null: a strategy picks",
+    )
     candidates: PositiveInt | None = Field(
         None,
         description="Score only a seeded random subset of the pool of this size; null: all of it",
@@ -68,6 +74,8 @@ class SelectionConfig(Section):
     @model_validator(mode="after")
     def _known_strategies(self) -> "SelectionConfig":
         _check_strategy("selection", self.strategy, self.parameters)
+        if self.ids is not None:
+            self._check_ids(self.ids)
         if self.first.strategy is not None:
             _check_strategy("selection.first", self.first.strategy, self.first.parameters)
         elif self.first.parameters:
@@ -88,7 +96,26 @@ class SelectionConfig(Section):
 
     def reads_model(self, round: int) -> bool:
         """Return whether the strategy of `round` needs outputs or states of the target model."""
-        return bool(find_needs(*self.choose_strategy(round)) & MODEL)
+        return not self.is_chosen(round) and bool(find_needs(*self.choose_strategy(round)) & MODEL)
+
+    def is_chosen(self, round: int) -> bool:
+        """Return whether the batch of `round` was chosen elsewhere, so that no strategy picks."""
+        return self.ids is not None and round <= 1
+
+    def name_strategy(self, round: int) -> str:
+        """Return what picked in `round`, for people."""
+        return CHOSEN if self.is_chosen(round) else self.choose_strategy(round)[0]
+
+    def _check_ids(self, ids: str | list[str]) -> None:
+        """Raise ValueError where nothing is named, or a strategy of the first batch beside it."""
+        if not ids:
+            raise ValueError(f"selection.ids is {ids!r}, expected ids, or a file of them")
+        for name in ("strategy", "count"):
+            if getattr(self.first, name) is not None:
+                raise ValueError(
+                    f"selection.first.{name} is given beside selection.ids, which is the first "
+                    f"batch: expected one of the two"
+                )
 
     def _check_shortlist(self, shortlist: ShortlistConfig) -> None:
         """Raise ValueError unless the shortlist is cheap and long enough."""
@@ -115,6 +142,8 @@ def name_strategy(config: Mapping[str, Any], round: int) -> str | None:
     written; None where it names none.
     """
     selection = config.get("selection") or {}
+    if round <= 1 and selection.get("ids"):
+        return CHOSEN
     first = (selection.get("first") or {}).get("strategy") if round <= 1 else None
     name = first or selection.get("strategy")
     return None if name is None else str(name)

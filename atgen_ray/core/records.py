@@ -63,6 +63,9 @@ SELECTION_SCHEMA = pa.schema(
 # Key of a label's provenance: which other run paid for the label, when and how much.
 INHERITED = "inherited"
 
+# Annotator of a label of data.labeled, and the key of its provenance with where it was read.
+GIVEN = "given"
+
 
 @dataclass(frozen=True)
 class Annotation:

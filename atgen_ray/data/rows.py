@@ -8,7 +8,7 @@ the template before it is filled.
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jinja2
@@ -33,6 +33,8 @@ from atgen_ray.models.user_template import fill_template, list_variables, tests_
 LONGEST_FIELD = 200  # characters of a short column
 MOST_FIELDS = 40  # short columns of a row
 LONGEST_BESIDE = 50_000  # characters of a text beside the input
+
+PRODUCT = {"round", "id", "input", "text", "annotator"}  # keys of a line of labeled.jsonl
 
 # The record, or the reason why there is none, and its position: "a.jsonl line 3: ".
 Row = tuple[Any, str | None, str]
@@ -70,6 +72,7 @@ class RowPlan:
     reference_template: str | None = None
     context: tuple[str, ...] = ()
     fields: bool = False  # keep the short columns of the row
+    products: bool = False  # a row may be a line of labeled.jsonl, whose input is filled already
 
 
 def fill_rows(rows: Iterable[Row], plan: RowPlan) -> pa.Table:
@@ -92,6 +95,14 @@ def _fill_row(record: Any, error: str | None, place: str, plan: RowPlan) -> dict
         error = f"is of type {type(record).__name__}, expected an object with columns"
     if error is not None:
         return {"error": place + error, "parsed": False}
+    if plan.products and record.keys() >= PRODUCT:
+        plan = replace(
+            plan,
+            input="input",
+            references=("text",),
+            template="{{ input }}",
+            reference_template=None,
+        )
     row: dict[str, Any] = {"parsed": True, "error": None}
     found = {path: find_leaves(record, path) for path in (plan.input, *plan.references)}
     beside = {path: find_leaves(record, path) for path in plan.context}

@@ -22,7 +22,7 @@ from atgen_ray.data.filled_rows import FilledRows, Mask, fill_source, mark_dupli
 from atgen_ray.data.rows import RowPlan
 from atgen_ray.models.user_template import check_template
 
-SplitName = Literal["pool", "test", "target"]
+SplitName = Literal["pool", "test", "target", "labeled"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def build_split(
     seed: int,
     progress: Progress | None = None,
 ) -> Split:
-    """Read data.pool, data.test or data.target whole; see `open_split`.
+    """Read data.pool, data.test, data.target or data.labeled whole; see `open_split`.
 
     Example:
         split = build_split(config.data, config.prompt, "pool", seed=config.seed)
@@ -133,12 +133,13 @@ def open_split(
     progress: Progress | None = None,
     fields: bool = False,
 ) -> SplitReader:
-    """Read data.pool, data.test or data.target, through Ray Data or inside `reading_in_process` in
-    this process.
+    """Read data.pool, data.test, data.target or data.labeled, through Ray Data or inside
+    `reading_in_process` in this process.
 
     Ids are hashes of the split, the text and the source row; `limit` keeps a subset that depends on
     `seed` and the source rows alone. Near-duplicates are marked in the pool only, among the rows
-    kept. A row of the test set needs a reference, others do not; those of the target have none.
+    kept. A row of the test set and of data.labeled needs a reference, others do not; those of the
+    target have none.
     `progress` is called with the rows read so far, as both numbers: a text file does not tell how
     many it holds. With `fields` the short columns of the rows are kept too, without the answers.
 
@@ -148,11 +149,19 @@ def open_split(
     """
     from atgen_ray.data.sources import open_source, parse_split
 
+    data = data.narrow(f"data.{split}")
     location = data.locations[f"data.{split}"]
     if location is None:
-        what = {"test": "the test set"}.get(split, f"the {split}")
+        named = {"test": "the test set", "labeled": "rows with answers"}
+        what = named.get(split, f"the {split}")
         raise UserError(f"data.{split} is null, expected the location of {what}")
-    asked = {"pool": data.pool_split, "test": data.test_split, "target": data.target_split}[split]
+    named_splits = {
+        "pool": data.pool_split,
+        "test": data.test_split,
+        "target": data.target_split,
+        "labeled": "train",  # of one file, which is all of it
+    }
+    asked = named_splits[split]
     plan = replace(_plan_rows(data, prompt, split), fields=fields)
     name, part = parse_split(asked, f"data.{split}_split")
     source = open_source(data, f"data.{split}", location, name)
@@ -210,6 +219,8 @@ def _plan_rows(data: DataConfig, prompt: PromptConfig, split: SplitName) -> RowP
             "data.test is given without data.test_references (or data.references), the answers' "
             "column"
         )
+    if split == "labeled" and data.labeled_references is not None:
+        references = data.labeled_references
     check_template(prompt.template)
     if data.reference_template is not None:
         check_template(data.reference_template, "data.reference_template")
@@ -219,10 +230,11 @@ def _plan_rows(data: DataConfig, prompt: PromptConfig, split: SplitName) -> RowP
         data.input,
         paths,
         prompt.template,
-        split == "test",
+        split in ("test", "labeled"),
         signed,
         None if split == "target" else data.reference_template,
         tuple(data.context) if split == "pool" else (),
+        products=split == "labeled" and data.labeled_references is None,
     )
 
 
@@ -321,6 +333,8 @@ def _name_key(path: str, plan: RowPlan, data: DataConfig, split: SplitName) -> s
         return "data.context"
     if split == "test" and data.test_references is not None:
         return "data.test_references"
+    if split == "labeled" and data.labeled_references is not None:
+        return "data.labeled_references"
     return "data.references"
 
 

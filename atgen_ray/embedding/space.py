@@ -34,7 +34,7 @@ class EmbeddingSpace:
         if embedding.source == "encoder":
             return embedding.model_dump(mode="json", include={"model", "max_tokens", "dtype"})
         model, prompt = self._target()
-        unread = {"host", "trust_remote_code", "max_new_tokens"}
+        unread = {"host", "trust_remote_code", "max_new_tokens", "adapter"}
         states = embedding.model_dump(mode="json", include={"layer", "position", "render"})
         rendered = prompt.model_dump(mode="json") if embedding.render == "prompt" else None
         return {"states": states, "model": model.model_dump(mode="json", exclude=unread)} | {

@@ -155,7 +155,7 @@ class ServerActor:
 
 def serves(held: ServerSettings, asked: ServerSettings) -> bool:
     """Return whether a server that was started with `held` does what one with `asked` would."""
-    free = {"max_prompt_tokens", "max_new_tokens", "dtype", "host"}
+    free = {"max_prompt_tokens", "max_new_tokens", "dtype", "host", "adapter"}
     same = ("dtype", "cuda", "gpus", "workers", "threads", "options")
     return (
         all(getattr(held, name) == getattr(asked, name) for name in same)

@@ -15,7 +15,12 @@ from functools import partial
 from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.preflight.check import Check, Goal, Setting, run_checks
-from atgen_ray.preflight.checkpoints import check_encoder, check_metric_models, check_models
+from atgen_ray.preflight.checkpoints import (
+    check_encoder,
+    check_metric_models,
+    check_models,
+    check_start_adapter,
+)
 from atgen_ray.preflight.folders import (
     check_storage,
     check_user_cache,
@@ -26,6 +31,7 @@ from atgen_ray.preflight.inputs import (
     Inputs,
     check_data,
     check_data_files,
+    check_ids,
     check_metrics,
     check_prompts,
     find_data_files,
@@ -58,12 +64,13 @@ __all__ += ["find_notes", "find_problems", "find_quick_problems", "raise_problem
 CONTROLLER_CHECKS: tuple[Check, ...] = (
     check_user_folders,
     check_storage,
+    check_start_adapter,
     check_annotators,
     check_gold_items,
     check_trackers,
     check_notifications,
 )
-INPUT_CHECKS = (check_data, check_prompts, check_metrics)
+INPUT_CHECKS = (check_data, check_ids, check_prompts, check_metrics)
 WORKER_CHECKS: dict[str, tuple[Check, ...]] = {
     "training": (check_training,),
     "engine": (check_engines, check_models),

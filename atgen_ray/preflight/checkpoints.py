@@ -6,6 +6,7 @@ downloaded.
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 
 from atgen_ray.config import EngineConfig, ModelConfig, RunConfig
 from atgen_ray.core.checkpoints import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    WEIGHT_FILES,
     explain_pickle,
     find_pickle,
     find_remote,
@@ -23,7 +27,9 @@ from atgen_ray.embedding.model_states import choose_layer
 from atgen_ray.engines.choice import choose_backend
 from atgen_ray.evaluation.metrics.alignscore import find_weights
 from atgen_ray.evaluation.model_settings import BARTScoreConfig, BERTScoreConfig
+from atgen_ray.models.start_adapter import find_adapter, find_adapter_mistakes
 from atgen_ray.preflight.check import Setting, list_models
+from atgen_ray.store.journal import open_journal
 
 # Head sizes for which vLLM's attention on a CPU has kernels; on a GPU any multiple of 8 will do.
 CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -57,6 +63,23 @@ class Checkpoint:
         width = config.get("hidden_size") or config.get("n_embd")
         heads = config.get("num_attention_heads") or config.get("n_head")
         return int(width) // int(heads) if width and heads else None
+
+
+def check_start_adapter(setting: Setting) -> Iterator[str]:
+    """Check that model.adapter exists, belongs to the base model, and that training goes on from
+    it.
+    """
+    config = setting.config
+    if config.model.adapter is None:
+        return
+    said = f"model.adapter is '{config.model.adapter}'"
+    with closing(open_journal(config.storage, config.database_url)) as journal:
+        found = find_adapter(config.model.adapter, said, config, journal)
+    if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not found.holds(name)]:
+        yield f"{said}, expected a folder with {missing[0]}"
+        return
+    settings = found.leave_out(WEIGHT_FILES).local()
+    yield from find_adapter_mistakes(settings, said, config)
 
 
 def check_models(setting: Setting) -> Iterator[str]:

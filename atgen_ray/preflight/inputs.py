@@ -21,6 +21,7 @@ from atgen_ray.config import (
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.locations import locate
 from atgen_ray.data import Split, build_split
+from atgen_ray.data.chosen_ids import find_unknown_ids, read_ids
 from atgen_ray.data.in_process import reading_in_process
 from atgen_ray.data.split import SplitName
 from atgen_ray.evaluation import METRICS, Case, Resources, choose_metrics
@@ -70,11 +71,18 @@ class Inputs:
         """Return the target."""
         return None if self._data.target is None else self._read("target", self._data.target)
 
+    @cached_property
+    def labeled(self) -> Split | None:
+        """Return the rows that are labelled before the run."""
+        location = self._data.labeled
+        return None if location is None else self._read("labeled", location)
+
     def _read(self, split: SplitName, location: str) -> Split | None:
         config = self._config
         seed = config.seed if config.data.seed is None else config.data.seed
         try:
-            if not is_small(self._data, f"data.{split}", location):
+            key = f"data.{split}"
+            if not is_small(self._data.narrow(key), key, location):
                 return None
             with reading_in_process():
                 return build_split(self._data, config.prompt, split, seed)
@@ -122,10 +130,10 @@ def find_data_files(data: DataConfig) -> dict[str, tuple[str, str]]:
     """
     named = data.locations
     if data.path is not None:
-        named = {"data.path": data.path}
+        named = {"data.path": data.path, "data.labeled": data.labeled}
     found = {}
     for key, location in named.items():
-        if location is None or data.format == "huggingface":
+        if location is None or data.narrow(key).format == "huggingface":
             continue
         path = locate(location, key)
         if "://" not in path and _is_here(absolute := str(Path(path).absolute())):
@@ -154,9 +162,21 @@ def _is_here(path: str) -> bool:
 
 
 def check_data(setting: Setting, inputs: Inputs) -> Iterator[str]:
-    """Check the files, columns and template of the pool, the test set and the target."""
-    _ = inputs.pool, inputs.test, inputs.target  # reading them fills `problems`
+    """Check the files, columns and template of the pool, the test set, the target and the rows
+    labelled before.
+    """
+    _ = inputs.pool, inputs.test, inputs.target, inputs.labeled  # reading them fills `problems`
     yield from inputs.problems
+
+
+def check_ids(setting: Setting, inputs: Inputs) -> Iterator[str]:
+    """Check the ids of selection.ids, as far as the pool is read here."""
+    given = setting.config.selection.ids
+    if given is None:
+        return
+    ids = read_ids(given)
+    if inputs.pool is not None:
+        yield from find_unknown_ids(given, ids, [inputs.pool.examples])
 
 
 def check_prompts(setting: Setting, inputs: Inputs) -> Iterator[str]:

@@ -10,7 +10,6 @@ import heapq
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,10 +18,9 @@ import pyarrow.compute as pc
 
 from atgen_ray.config.evaluation import AuditConfig
 from atgen_ray.core.arrays import Integers, Numbers
-from atgen_ray.core.checkpoints import is_adapter
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.hashing import mix_seed
-from atgen_ray.core.stored import Stored, at_path
+from atgen_ray.core.stored import Stored
 from atgen_ray.evaluation.audit import (
     AuditSample,
     count_first,
@@ -30,10 +28,11 @@ from atgen_ray.evaluation.audit import (
     draw_second,
     to_array,
 )
+from atgen_ray.models.start_adapter import find_adapter, split_name
 from atgen_ray.runs.stored_selection import read_vectors
 from atgen_ray.selection.kernels.clusters import cluster
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.layout import AUDIT_SAMPLE, round_folder
+from atgen_ray.store.layout import AUDIT_SAMPLE
 from atgen_ray.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ def list_labelled(models: Sequence[str], journal: Journal) -> set[str]:
     """Return the examples that the runs among `models` had labelled up to the rounds named."""
     found = set[str]()
     for model in models:
-        name, round = _split_name(model)
+        name, round = split_name(model)
         if journal.find_run(name) is not None:
             found |= {label.id for _, label in journal.annotations(name, last=round)}
     return found
@@ -187,40 +186,7 @@ def find_model(model: str, config: "RunConfig", journal: Journal) -> Stored | No
     Raises:
         UserError: there is no such run or folder, or it has no such adapter.
     """
-    name, round = _split_name(model)
-    if model == UNTUNED or round == 0:
+    if model == UNTUNED or split_name(model)[1] == 0:
         return None
-    if journal.find_run(name) is not None:
-        _check_base(model, journal.run(name).config["model"]["id"], config.model.id)
-        folder = RunFolder(config.storage, name)
-        trained = [at or 0 for at, step in journal.committed_steps(name) if step == "training"]
-        at = max(trained, default=0) if round is None else round
-        if at not in trained:
-            rounds = ", ".join(map(str, sorted(trained))) or "none yet"
-            raise UserError(
-                f"evaluation.audit.models holds '{model}', expected a trained round of run "
-                f"'{name}' ({rounds})"
-            )
-        return folder.refer(f"{round_folder(at)}/adapter")
-    path = Path(model)
-    if is_adapter(path):
-        return at_path(path.absolute())
-    known = [UNTUNED, *(record.name for record in journal.runs())]
-    raise UserError(
-        f"evaluation.audit.models holds '{model}', expected a run, RUN:ROUND, '{UNTUNED}' or the "
-        f"folder of an adapter{nearest(name, known)}"
-    )
-
-
-def _check_base(model: str, base: str, expected: str) -> None:
-    """Raise UserError where an adapter belongs to another base model."""
-    if base != expected:
-        raise UserError(
-            f"evaluation.audit.models holds '{model}', whose model.id is '{base}', expected "
-            f"'{expected}'"
-        )
-
-
-def _split_name(model: str) -> tuple[str, int | None]:
-    name, _, round = model.partition(":")
-    return name, int(round) if round.isdigit() else None
+    said = f"evaluation.audit.models holds '{model}'"
+    return find_adapter(model, said, config, journal, (UNTUNED,))

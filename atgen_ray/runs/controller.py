@@ -82,6 +82,7 @@ class Controller:
         with self._tracking:
             self.pool.prepare()
             self.pool.prepare_target()
+            self.adapters.copy_start()
             self.pool.embed()
             self.audit.draw()
             if self._run.config.evaluation.zero_shot:
@@ -127,6 +128,7 @@ class Controller:
         self.write_provenance()
         self.pool.prepare()
         self.pool.prepare_target()
+        self.adapters.copy_start()
         self.pool.embed()
         self.picks.generate_features(1)
         self.picks.select(1)
@@ -200,7 +202,7 @@ class Controller:
         return find_stop(
             config.stopping.model_copy(update={"rounds": config.rounds}),
             round,
-            state.count_labels(round),
+            state.count_budgeted(round),
             state.dev_scores(round),
             selectable,
             state.bought(round) if config.stopping.gain else [],

@@ -24,6 +24,7 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.machine import machine
 from atgen_ray.core.records import DeadLetter
 from atgen_ray.data import Split, build_split, overlap
+from atgen_ray.data.chosen_ids import read_ids
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import OverlongPromptError, PromptBuilder
 from atgen_ray.preflight import (
@@ -35,12 +36,12 @@ from atgen_ray.preflight import (
 )
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import is_private, quieten_ray_data, run_session
+from atgen_ray.runs.given_labels import LEAKED, GivenLabels
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import Journal, open_journal
 
 TOKEN_SAMPLE = 200  # prompts whose tokens are counted
 DEAD_LETTERS = 10  # unusable rows that are shown
-LEAKED = "its text is also in the test set"
 
 
 def plan_run(
@@ -69,14 +70,16 @@ def plan_run(
         inputs.pool is not None
         and (inputs.test is not None or config.data.test is None)
         and (inputs.target is not None or config.data.target is None)
+        and (inputs.labeled is not None or config.data.labeled is None)
     )
+    read = (inputs.pool, inputs.test, inputs.target, inputs.labeled)
     if here and not cluster:
-        return _plan(config, inputs.pool, inputs.test, inputs.target, problems)
+        return _plan(config, *read, problems)
 
     with run_session(), watch_waiting(tell):
         problems += find_cluster_problems(config) if cluster else []
         if here:
-            return _plan(config, inputs.pool, inputs.test, inputs.target, problems)
+            return _plan(config, *read, problems)
         return plan_within_ray(config, problems)
 
 
@@ -90,7 +93,9 @@ def plan_within_ray(config: RunConfig, problems: Sequence[str] = ()) -> dict[str
     test = build_split(config.data, config.prompt, "test", seed) if config.data.test else None
     wanted = config.data.target
     target = build_split(config.data, config.prompt, "target", seed) if wanted else None
-    return _plan(config, pool, test, target, problems)
+    given = config.data.labeled
+    labeled = build_split(config.data, config.prompt, "labeled", seed) if given else None
+    return _plan(config, pool, test, target, labeled, problems)
 
 
 def _plan(
@@ -98,16 +103,20 @@ def _plan(
     pool: "Split | None",
     test: "Split | None",
     target: "Split | None",
+    labeled: "Split | None",
     problems: Sequence[str],
 ) -> dict[str, Any]:
     """Return the plan for splits that have been read."""
     if pool is None:
         raise ValueError("the pool was not read")
     leaked = overlap(pool.examples, test.examples) if test else []
+    given = GivenLabels(labeled, config.data.labeled, test) if labeled else None
+    known = given.take(pool.examples, leaked) if given else []
     dead = [
         *pool.dead,
         *(test.dead if test else ()),
         *(target.dead if target else ()),
+        *(given.dead if given else ()),
         *(DeadLetter(id_, "pool", LEAKED) for id_ in leaked),
     ]
     rows = test.examples.num_rows if test else 0
@@ -132,7 +141,8 @@ def _plan(
     try:
         with closing(open_journal(config.storage, config.database_url)) as journal:
             summary = PoolSummary(pool.examples.num_rows)
-            summary.add(pool.examples, leaked)
+            summary.add(pool.examples, [*leaked, *known])
+            summary.given = len(given.labels) if given else 0
             return estimate_run(config, summary, rows, journal) | read
     except UserError as error:
         # The user sees the lines of the preflight and of this error together.
@@ -155,15 +165,18 @@ class PoolSummary:
     def __init__(self, rows: int) -> None:
         self.rows = rows
         self.duplicates = 0
-        self.leaked = 0  # examples that are in the test set too
+        self.leaked = 0  # examples that are in the test set too, or labelled before
         self.excludable = 0  # near-duplicates that are not
+        self.given = 0  # labels that data.labeled gives
         self.shortest: str | None = None
         self.texts: list[str] = []  # spread evenly over the pool
         self._step = math.ceil(rows / TOKEN_SAMPLE)
         self._added = 0
 
     def add(self, part: pa.Table, leaked: Sequence[str]) -> None:
-        """Add the next examples (POOL_SCHEMA), of which the ids `leaked` are in the test set."""
+        """Add the next examples (POOL_SCHEMA), of which the ids `leaked` are in the test set or
+        labelled before, and so never selected.
+        """
         if not len(part):
             return
         duplicate = pc.is_valid(part["duplicate_of"])
@@ -195,13 +208,14 @@ def estimate_run(
     if config.data.duplicates.action == "exclude":
         selectable -= pool.excludable
     labels = estimate_labels(config, selectable)
-    work = estimate_work(config, pool.rows, selectable, test_rows, labels)
+    work = estimate_work(config, pool.rows, selectable, test_rows, labels, pool.given)
     generated = work["generation"] + work["evaluation"]
     texts = pool.texts
     bought = labels[-1] if labels else 0
     return {
         "pool_rows": pool.rows,
         "near_duplicates": pool.duplicates,
+        **({"given_labels": pool.given} if pool.given else {}),
         "rounds": len(labels),
         "labels": bought,
         **estimate_annotation(config, bought, texts, journal),
@@ -221,19 +235,23 @@ def estimate_labels(config: RunConfig, selectable: int) -> list[int]:
     limit = min(selectable, config.stopping.labels or selectable)
     labels: list[int] = []
     total = config.evaluation.audit.labels if config.evaluation.audit else 0
+    ids = config.selection.ids
+    chosen = None if ids is None else len(read_ids(ids))
     while len(labels) < config.rounds and total < limit:
-        total = min(limit, total + config.count_picks(len(labels) + 1))
+        first = chosen if chosen is not None and not labels else None
+        total = min(limit, total + (first or config.count_picks(len(labels) + 1)))
         labels.append(total)
     return labels
 
 
 def estimate_work(
-    config: RunConfig, pool: int, selectable: int, test: int, labels: list[int]
+    config: RunConfig, pool: int, selectable: int, test: int, labels: list[int], given: int = 0
 ) -> dict[str, int]:
     """Return the rows of each step over the whole run with `labels` after each round; for training,
     optimiser steps.
 
-    `pool` examples are read, of which `selectable` may be selected, and `test` are in the test set.
+    `pool` examples are read, of which `selectable` may be selected, and `test` are in the test set;
+    `given` labels come from data.labeled.
     The dev split is counted as `evaluation.dev_fraction` of the labels; in a run it is drawn.
     """
     training = config.training
@@ -260,7 +278,7 @@ def estimate_work(
             if selection.shortlist:
                 seen = min(seen, selection.shortlist.count)
             work["generation"] += seen
-        learnt = count - measured
+        learnt = count - measured + given
         dev = round(learnt * dev_fraction)
         work["evaluation"] += test + dev
         batches = math.ceil(max(1, learnt - dev) / training.batch_size)

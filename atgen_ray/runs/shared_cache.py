@@ -85,7 +85,7 @@ def open_output_cache(
 ) -> ContentCache:
     """Open the cache of an untuned model's greedy outputs by an engine with these `options`."""
     identity = {
-        "model": model.model_dump(mode="json", exclude={"host", "trust_remote_code"}),
+        "model": model.model_dump(mode="json", exclude={"host", "trust_remote_code", "adapter"}),
         "prompt": prompt.model_dump(mode="json"),
         "backend": backend,
         "options": dict(options),

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from atgen_ray.config import RunConfig, read_source
 from atgen_ray.core.errors import OutputMissingError, UserError
 from atgen_ray.core.hashing import mix_seed
-from atgen_ray.core.records import DELETED, Annotation, Progress
+from atgen_ray.core.records import DELETED, SELECTION_SCHEMA, Annotation, Progress
 from atgen_ray.core.stored import Stored
+from atgen_ray.data.chosen_ids import read_ids
 from atgen_ray.evaluation import METRICS, dev_split
 from atgen_ray.evaluation.audit import compare_audited
 from atgen_ray.ray_runtime.workers import SMALL_POOL, run_apart
@@ -29,7 +30,13 @@ from atgen_ray.runs.stored_selection import StoredFeatures, select_stored
 from atgen_ray.selection import Need
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.layout import AUDIT_FIRST, AUDIT_SAMPLE, round_folder
+from atgen_ray.store.layout import (
+    AUDIT_FIRST,
+    AUDIT_SAMPLE,
+    START,
+    START_ADAPTER,
+    round_folder,
+)
 from atgen_ray.store.ledger import read_cost
 from atgen_ray.store.run_folder import RunFolder
 
@@ -120,7 +127,7 @@ class RunState:
         """
         count = self.strategy(round)[2]
         budget = self._config.stopping.labels
-        return count if budget is None else min(count, budget - self.count_labels(round - 1))
+        return count if budget is None else min(count, budget - self.count_budgeted(round - 1))
 
     def candidates(self, round: int) -> pa.StringArray:
         """Return the ids that may be selected in `round`: without a label, a dead letter of an
@@ -166,6 +173,22 @@ class RunState:
             return ids
         picks = self.select(shortlist.strategy, shortlist.parameters, ids, shortlist.count, round)
         return picks["id"].combine_chunks().sort()
+
+    def choose_given(self) -> pa.Table:
+        """Return the picks of the first round that selection.ids names (SELECTION_SCHEMA): in its
+        order and within the label budget, without those that are labelled, dead or audited.
+        """
+        given = self._config.selection.ids
+        if given is None:
+            raise ValueError("selection.ids is null")
+        gone = {*self._journal.labelled(self._config.name, last=0), *self.audited}
+        gone |= self._journal.buried(self._config.name, before=1)
+        ids = [id_ for id_ in read_ids(given) if id_ not in gone]
+        budget = self._config.stopping.labels
+        if budget is not None:
+            ids = ids[: max(0, budget - self.count_budgeted(0))]
+        rows = [{"id": id_, "rank": at, "score": 0.0, "parts": {}} for at, id_ in enumerate(ids, 1)]
+        return pa.Table.from_pylist(rows, SELECTION_SCHEMA)
 
     def select(
         self,
@@ -244,6 +267,18 @@ class RunState:
         counts = self._journal.count_labels(self._config.name)
         return sum(count for at, count in counts.items() if at <= round)
 
+    def count_budgeted(self, round: int) -> int:
+        """Return how many labels up to and including `round` count in stopping.labels: all but
+        those of data.labeled.
+        """
+        return self.count_labels(round) - self.count_given()
+
+    def count_given(self) -> int:
+        """Return the number of labels that data.labeled gave."""
+        if self._config.data.labeled is None:
+            return 0
+        return self.count_labels(0) - len(self.audit_labels())
+
     def labels_of(self, round: int) -> list[Annotation]:
         """Return the labels bought in `round`."""
         return [
@@ -278,7 +313,8 @@ class RunState:
         return dev_split(ids, self._config.evaluation.dev_fraction, self._config.seed)
 
     def adapter(self, round: int) -> Stored | None:
-        """Return the newest adapter after `round`; None is the base model.
+        """Return the newest adapter after `round`, or the one that the run goes on from; None is
+        the base model.
 
         Raises:
             OutputMissingError: the journal has the training, but its output is gone. An earlier
@@ -290,7 +326,18 @@ class RunState:
             if self.has_output(at, "training", f"{round_folder(at)}/adapter")
         )
         newest = next(trained, None)
-        return None if newest is None else self._folder.refer(f"{round_folder(newest)}/adapter")
+        if newest is None:
+            return self.start_adapter
+        return self._folder.refer(f"{round_folder(newest)}/adapter")
+
+    @property
+    def start_adapter(self) -> Stored | None:
+        """Return the adapter that training begins with, the run's copy of model.adapter; None is
+        the base model. Raises as `adapter`.
+        """
+        if self._config.model.adapter is None or not self.has_output(0, START, START_ADAPTER):
+            return None
+        return self._folder.refer(START_ADAPTER)
 
     def has_output(self, round: int, step: str, path: str) -> bool:
         """Return whether a step has left its output at `path`; what the journal does not name does

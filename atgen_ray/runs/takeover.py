@@ -22,7 +22,7 @@ from atgen_ray.config.changes import find_changes
 from atgen_ray.config.loading import dump_config, renew_config
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.money import to_nano
-from atgen_ray.core.records import DELETED, INHERITED, Annotation
+from atgen_ray.core.records import DELETED, GIVEN, INHERITED, Annotation
 from atgen_ray.store.events import STEP, enter_event
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.labels import enter_annotations
@@ -92,7 +92,9 @@ def take_over(config: RunConfig, journal: Journal, lease: Lease, folder: RunFold
         if source.exists(path):
             out.write_table(path, source.read_table(path))
     labels = [
-        (at, _inherit(name, at, label)) for at, label in journal.annotations(name) if at <= last
+        (at, label if GIVEN in label.provenance else _inherit(name, at, label))
+        for at, label in journal.annotations(name)
+        if 1 <= at <= last or (at == 0 and GIVEN in label.provenance)  # not those of an audit
     ]
     for at in rounds:
         rows = [asdict(label) for of, label in labels if of == at]
@@ -101,7 +103,7 @@ def take_over(config: RunConfig, journal: Journal, lease: Lease, folder: RunFold
     # The files come first: once the steps are in the journal their outputs must exist. The steps
     # share a place.
     with journal.leased_transaction(lease) as connection:
-        for at in rounds:
+        for at in range(last + 1):
             enter_annotations(
                 journal.database,
                 connection,

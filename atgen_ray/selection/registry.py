@@ -11,10 +11,19 @@ STRATEGIES: Registry[Strategy] = Registry(
 )
 
 
+CHOSEN = "selection.ids"  # stands for a strategy where a batch was chosen elsewhere
+
+
 def explain_strategy(name: str) -> Explanation:
     """Return what picks and scores of the strategy `name` mean; in general words if it is not
     installed here, as in a report of another machine's run.
     """
+    if name == CHOSEN:
+        return Explanation(
+            title="Chosen elsewhere",
+            why="The examples that selection.ids names were taken, in its order.",
+            score="0: they were not compared.",
+        )
     try:
         return STRATEGIES[name]
     except (KeyError, UserError):

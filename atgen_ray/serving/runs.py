@@ -31,10 +31,12 @@ from atgen_ray.config import (
 )
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.config.messages import find_mistakes
-from atgen_ray.config.run import read_source
+from atgen_ray.config.run import SOURCE_PATTERN, read_source
+from atgen_ray.config.selection import SelectionConfig
 from atgen_ray.core.errors import StorageUnavailableError, UserError
 from atgen_ray.core.request_ids import find_id
 from atgen_ray.core.strict_json import encode_json
+from atgen_ray.models.start_adapter import split_name
 from atgen_ray.preflight import (
     find_cluster_problems,
     find_problems,
@@ -428,11 +430,27 @@ class RunManager:
         data = restrict_data(config.data, roots)
         for key, location in list_locations(config.evaluation):
             check_location(location, roots, key)
+        if model.adapter is not None and not _names_run(model.adapter):
+            check_location(model.adapter, roots, "model.adapter")
         if not same_model:
             check_location(model.id, roots, "model.id")
         if config.embedding.model != self._service.embedding.model:
             check_location(config.embedding.model, roots, "embedding.model")
-        return config.model_copy(update={"data": data})
+        selection = restrict_ids(config.selection, roots)
+        return config.model_copy(update={"data": data, "selection": selection})
+
+
+def restrict_ids(selection: SelectionConfig, roots: list[str]) -> SelectionConfig:
+    """Return the section with the file of its ids resolved, after checking that it lies below
+    `roots`.
+
+    Raises:
+        UserError: it is elsewhere.
+    """
+    if not isinstance(selection.ids, str):
+        return selection
+    found = check_location(selection.ids, roots, "selection.ids")
+    return selection.model_copy(update={"ids": found})
 
 
 def restrict_data(data: DataConfig, roots: list[str]) -> DataConfig:
@@ -469,11 +487,18 @@ def hide_from_annotators(view: dict[str, Any]) -> dict[str, Any]:
     return view | hidden | {"metrics": metrics}
 
 
+def _names_run(adapter: str) -> bool:
+    """Return whether `adapter` can only be RUN or RUN:ROUND, and no folder or URL."""
+    return SOURCE_PATTERN.fullmatch(adapter) is not None and not Path(adapter).exists()
+
+
 def _check_names(config: RunConfig, caller: Caller | None) -> None:
     """Check that the caller may see the run that `config` describes, and the one that it goes on
     from; raises ApiError.
     """
+    adapter = config.model.adapter or ""
     names = {"name": config.name, "fork_from": read_source(config)[0]}
+    names |= {"model.adapter": split_name(adapter)[0] if _names_run(adapter) else ""}
     for key, name in names.items():
         if name and caller is not None and not caller.may_see(name):
             allowed = ", ".join(caller.runs or ()) or "no run"

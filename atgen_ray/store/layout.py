@@ -12,3 +12,7 @@ AUDIT_MODELS = "audit/models.json"  # what `atgen-ray evaluate` found
 def round_folder(round: int) -> str:
     """Return the folder of a round within the run's folder, such as `rounds/001`."""
     return f"rounds/{round:03d}"
+
+
+START = "adapter"  # step of round 0 that copies model.adapter
+START_ADAPTER = f"{round_folder(0)}/adapter"

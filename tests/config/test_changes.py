@@ -21,7 +21,7 @@ DECIDED = {
     ),
     "DataConfig": (
         "",
-        "pool test target format path subset revision pool_split test_split target_split input context references "
+        "pool test target labeled labeled_references format path subset revision pool_split test_split target_split input context references "
         "test_references "
         "reference_template merge_repeats limit test_limit seed duplicates",
     ),
@@ -41,6 +41,10 @@ DECIDED = {
         "host",
         "id revision trust_remote_code dtype max_prompt_tokens max_new_tokens",
     ),
+    "TargetModelConfig": (
+        "host",
+        "id revision trust_remote_code dtype max_prompt_tokens max_new_tokens adapter",
+    ),
     "EngineConfig": (
         "workers cpus_per_worker threads_per_worker gpus_per_worker keep batch_size check_rows "
         "adapter_tolerance",
@@ -52,7 +56,7 @@ DECIDED = {
     ),
     "SelectionConfig": (
         "workers",
-        "strategy count parameters first candidates shortlist",
+        "strategy count parameters first ids candidates shortlist",
     ),
     "FirstBatchConfig": (
         "",

@@ -100,6 +100,7 @@ UNITS: dict[str, tuple[str, ...]] = {
         "tests/whole_runs/test_dry_run.py",
         "tests/whole_runs/test_evaluation.py",
         "tests/whole_runs/test_every_strategy.py",
+        "tests/whole_runs/test_given_run.py",
         "tests/whole_runs/test_target_run.py",
     ),
 }

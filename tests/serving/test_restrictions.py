@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.house import House
+from helpers.services import bearer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,10 +100,10 @@ def test_what_metrics_and_judge_load_is_named_unless_it_is_the_published_checkpo
     }
 
 
-@pytest.mark.parametrize("key", ["pool", "test", "target", "path"])
+@pytest.mark.parametrize("key", ["pool", "test", "target", "labeled", "path"])
 def test_a_run_over_http_reads_data_below_a_root_alone(root: Path, key: str) -> None:
     inside, outside = f"{root}/pool.jsonl", f"{root}/../secret.jsonl"
-    keys = ("pool", "test", "target", "path")
+    keys = ("pool", "test", "target", "labeled", "path")
     moved = restrict_data(DataConfig.model_validate(dict.fromkeys(keys, inside)), [str(root)])
     assert {getattr(moved, key) for key in keys} == {str(Path(inside).resolve())}
     wrong = DataConfig.model_validate(dict.fromkeys(keys, inside) | {key: outside})
@@ -131,3 +133,25 @@ def test_a_webhook_is_a_plain_url(url: str) -> None:
     tree = {"data": {"pool": "p.jsonl"}, "model": {"id": "m"}}
     with pytest.raises(UserError, match=r"expected https://HOST/PATH"):
         parse_config(tree | {"annotator": {"type": "human", "notice": {"webhook": url}}})
+
+
+@pytest.mark.parametrize(
+    ("key", "setting"),
+    [
+        ("selection.ids", {"selection": {"ids": "/etc/passwd"}}),
+        ("model.adapter", {"model": {"id": "maker/model", "adapter": "/etc"}}),
+        ("data.labeled", {"data": {"pool": "maker/set", "references": "a", "labeled": "/etc/x"}}),
+    ],
+)
+def test_what_a_run_over_http_starts_from_lies_below_a_root(
+    key: str, setting: dict[str, Any], tmp_path: Path
+) -> None:
+    house = House(tmp_path)
+    admin = bearer(house.tokens.create("admin", "root"))
+    tree = {"name": "x", "model": {"id": "maker/model"}} | setting
+    tree = {"data": {"pool": "maker/set", "references": "a"}} | tree
+    answer = house.client.post("/api/v1/runs", headers=admin, json=tree)
+    house.journal.close()
+    assert answer.status_code == 400
+    assert f"{key} is '/etc" in answer.text
+    assert "data_roots" in answer.text

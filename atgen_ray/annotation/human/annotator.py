@@ -169,7 +169,7 @@ class HumanAnnotator:
         path = f"{round_folder(context.round)}/selection.parquet"
         if not context.folder.exists(path):
             return {}
-        strategy, _ = context.config.selection.choose_strategy(context.round)
+        strategy = context.config.selection.name_strategy(context.round)
         rows = context.folder.read_table(path).to_pylist()
         return {
             row["id"]: {

@@ -295,7 +295,7 @@ def _read_last_attempt(files: RunFiles) -> int:
 
 def _check_labeled(journal: Journal, files: RunFiles, diagnosis: Diagnosis, deep: bool) -> None:
     done = [event.round or 0 for event in files.steps if event.step == "annotation"]
-    last = max(done, default=0)
+    last = max(done, default=-1)  # round 0 has labels before the file is written
     text = files.folder.read_text(LABELED) if LABELED in files.sizes else ""
     counts = journal.count_labels(files.run).items()
     if not deep and text.count("\n") == sum(count for at, count in counts if at <= last):

@@ -8,7 +8,7 @@ from atgen_ray.annotation.context import AnnotationContext
 from atgen_ray.annotation.registry import build_annotator
 from atgen_ray.config import LLMAnnotatorConfig, list_annotators
 from atgen_ray.core.errors import BudgetSpent, RunPaused, UserError
-from atgen_ray.core.records import DeadLetter, Progress
+from atgen_ray.core.records import GIVEN, DeadLetter, Progress
 from atgen_ray.runs.run_context import RunContext
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
@@ -94,10 +94,11 @@ class LabelSteps:
         label.
         """
         run = self._run
-        if not context.shortfalls or run.state.labels_of(round):
+        bought = (label for label in run.state.labels_of(round) if label.annotator != GIVEN)
+        if not context.shortfalls or any(bought):
             return
         met = context.shortfalls[-1]
-        if met.limit == "run" and run.state.count_labels(round):
+        if met.limit == "run" and run.state.count_budgeted(round):
             raise BudgetSpent
         raise UserError(
             f"no label can be bought in round {round}: {context.describe_shortfall(met)}"
@@ -124,9 +125,9 @@ class LabelSteps:
         )
 
     def require(self, round: int, reason: str) -> None:
-        """Raise UserError if the run would end after `round` without any label."""
+        """Raise UserError if the run would end after `round` without any label, or untrained."""
         run = self._run
-        if run.state.count_labels(round):
+        if round and run.state.count_labels(round):
             return
         dead_letters = [
             dead_letter
@@ -137,4 +138,5 @@ class LabelSteps:
             if dead_letters
             else ""
         )
-        raise UserError(f"the run ends without a label ({reason}).{first}")
+        what = "before its first round" if run.state.count_given() else "without a label"
+        raise UserError(f"the run ends {what} ({reason}).{first}")

@@ -75,6 +75,11 @@ class PickSteps:
 
         def make(progress: Progress, out: RunFolder) -> dict[str, Any]:
             features = f"{round_folder(round)}/features.parquet"
+            if run.config.selection.is_chosen(round):
+                picks = run.state.choose_given()
+                out.write_table(path, picks)
+                progress(picks.num_rows, picks.num_rows)
+                return {}
             ids = run.state.shortlist(round)
             has_features = run.state.has_output(round, "generation", features)
             picks = run.state.select(

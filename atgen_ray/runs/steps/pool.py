@@ -1,6 +1,7 @@
 """Steps that make the pool: read it, take over that of another run, embed it."""
 
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from atgen_ray.config import HumanAnnotatorConfig, list_annotators
@@ -13,10 +14,12 @@ from atgen_ray.core.records import (
     Progress,
 )
 from atgen_ray.data import overlap
+from atgen_ray.data.chosen_ids import find_unknown_ids, read_ids
 from atgen_ray.embedding import EmbeddingSpace
 from atgen_ray.embedding.pool import FOLDER as EMBEDDINGS
 from atgen_ray.embedding.pool import TARGET, WHITENING, list_contents, measure_whitening
-from atgen_ray.runs.estimate import LEAKED, PoolSummary, warn_of_overlap
+from atgen_ray.runs.estimate import PoolSummary, warn_of_overlap
+from atgen_ray.runs.given_labels import LEAKED, read_given
 from atgen_ray.runs.run_context import RunContext
 from atgen_ray.runs.shared_cache import open_embedding_cache, share_embeddings
 from atgen_ray.runs.state import check_pool_size
@@ -53,6 +56,9 @@ class PoolSteps:
             test = None
             if data.test is not None:
                 test = run.workers.build_split(data, prompt, "test", seed, progress)
+            given = read_given(
+                data, test, partial(run.workers.build_split, data, prompt, "labeled", seed)
+            )
             summary = PoolSummary(pool.size)
             all_leaked = list[str]()
             with out.table_writer("pool.parquet", POOL_SCHEMA) as add_examples:
@@ -65,18 +71,21 @@ class PoolSteps:
                     for examples, gold, context in pool.read():
                         leaked = overlap(examples, test.examples) if test else []
                         all_leaked += leaked
-                        summary.add(examples, leaked)
+                        summary.add(examples, [*leaked, *given.take(examples, leaked)])
                         add_examples(examples)
                         add_gold(gold)
                         if data.context or keeps:
                             add_context(context)
+                    add_examples(given.rest)
+                    summary.given = len(given.labels)
                     if test:
                         add_gold(test.gold)
                 if test:
                     out.write_table("test.parquet", test.examples)
-                dead = [*pool.dead, *(test.dead if test else ())]
+                dead = [*pool.dead, *(test.dead if test else ()), *given.dead]
                 dead += [DeadLetter(id_, "pool", LEAKED) for id_ in all_leaked]
                 run.journal.record_dead_letters(run.lease, None, dead)
+                run.journal.record_annotations(run.lease, 0, given.labels)
                 test_rows = len(test.examples) if test else 0
                 plan = run.workers.estimate_run(run.config, summary, test_rows, run.journal)
                 out.write_json("plan.json", plan)
@@ -85,6 +94,7 @@ class PoolSteps:
             self._take_over()
         run.committer.commit(0, "pool", "pool.parquet", make)
         self._check_overlap()
+        self._check_chosen()
 
     def _take_over(self) -> None:
         """Copy pool, labels and ledger of another run, once."""
@@ -156,3 +166,19 @@ class PoolSteps:
             raise UserError(f"nothing can be labelled: {warning}")
         if warning:
             run.committer.warn(warning, "pool")
+
+    def _check_chosen(self) -> None:
+        """Raise UserError where selection.ids names what cannot be picked in the first round."""
+        run = self._run
+        given = run.config.selection.ids
+        if given is None or run.committer.has(1, "selection"):
+            return
+        ids = read_ids(given)
+        parts = run.state.scan_pool("id")
+        for line in find_unknown_ids(given, ids, parts):
+            raise UserError(line)
+        if not run.state.choose_given().num_rows:
+            raise UserError(
+                f"selection.ids names {len(ids)} examples, none of which is left to label: each "
+                f"is labelled already, or stands in data.test"
+            )

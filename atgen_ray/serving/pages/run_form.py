@@ -24,7 +24,7 @@ from atgen_ray.selection import STRATEGIES
 
 Kind = Literal["text", "lines", "integer", "number", "choice"]
 LINES = {"prompt.system", "prompt.template", "annotator.guidelines"}
-FILES = {"data.pool", "data.test", "data.target"}
+FILES = {"data.pool", "data.test", "data.target", "data.labeled"}
 COLUMNS = {"data.input", "data.references"}
 
 STEPS = {

@@ -1,0 +1,47 @@
+"""A run that starts from what exists: labels, picks and an adapter of another one."""
+
+from pathlib import Path
+
+from helpers.projects import Project
+
+FIRST = 5
+
+
+def test_a_run_starts_from_labels_picks_and_an_adapter(
+    ray_session: None, finished: Project, tmp_path: Path
+) -> None:
+    project = finished.copy(tmp_path)
+    source = project.folder / "atgen-runs/runs/sort"
+    known = project.read("sort", "labeled.jsonl")[:FIRST]
+    labelled = {row["id"] for row in project.read("sort", "labeled.jsonl")}
+    pool = project.read("sort", "pool.parquet")
+    chosen = [row["id"] for row in pool if row["id"] not in labelled][-3:]
+    lines = (source / "labeled.jsonl").read_text().splitlines()[:FIRST]
+    (project.folder / "known.jsonl").write_text("\n".join(lines) + "\n")
+    (project.folder / "picks.txt").write_text("\n".join([*chosen, known[0]["id"]]))
+    settings = [
+        f"data.labeled={project.folder / 'known.jsonl'}",
+        f"selection.ids={project.folder / 'picks.txt'}",
+        "model.adapter=sort:1",
+        "stopping.rounds=1",
+    ]
+    done = project.call("run", "sort.yaml", "--name", "next", *settings)
+    assert done.returncode == 0, done.stderr
+    labels = project.read("next", "labeled.jsonl")
+    assert [(row["round"], row["id"], row["text"]) for row in labels[:FIRST]] == [
+        (0, row["id"], row["text"]) for row in known
+    ]
+    assert [row["id"] for row in labels[FIRST:]] == chosen
+    assert {row["dollars"] for row in labels[:FIRST]} == {0.0}
+    # Before its training the run answers as the adapter did that it goes on from.
+    before = {row["id"]: row["prediction"] for row in project.read("sort", "rounds/001/predictions.jsonl") if row["split"] == "test"}  # fmt: skip
+    began = {row["id"]: row["prediction"] for row in project.read("next", "rounds/000/predictions.jsonl") if row["split"] == "test"}  # fmt: skip
+    assert began == before
+    adapters = [source / "rounds/001/adapter", source.parent / "next/rounds/000/adapter"]
+    weights = [(folder / "adapter_model.safetensors").read_bytes() for folder in adapters]
+    assert weights[0] == weights[1]
+    assert project.read("next", "metrics.json")[-1]["labels"] == FIRST + 3
+    assert project.call("doctor", "next").returncode == 0
+    shown = project.call("report", "next", "--output", str(project.folder / "next.html"))
+    assert shown.returncode == 0, shown.stderr
+    assert "picked by selection.ids" in (project.folder / "next.html").read_text("utf-8")
