@@ -10,6 +10,7 @@ from atgen_ray.core.errors import nearest
 from atgen_ray.core.schema import Changeable, Section
 from atgen_ray.selection import STRATEGIES, Need, find_needs
 from atgen_ray.selection.strategy import MODEL
+from atgen_ray.text.conversation import Choice
 
 
 class FirstBatchConfig(Section):
@@ -50,6 +51,11 @@ class SelectionConfig(Section):
         default_factory=dict, description="Parameters of the strategy"
     )
     first: FirstBatchConfig = Field(default_factory=FirstBatchConfig)
+    turns: Choice = Field(
+        "last",
+        description="What of a conversation is compared: the user's last turn, or the whole of it, "
+        "without its system turn",
+    )
     candidates: PositiveInt | None = Field(
         None,
         description="Score only a seeded random subset of the pool of this size; null: all of it",

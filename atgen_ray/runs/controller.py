@@ -100,6 +100,7 @@ from atgen_ray.store.layout import (
 from atgen_ray.store.leases import Lease
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import StepOutputs, describe_shared
+from atgen_ray.text.conversation import show_example
 from atgen_ray.training import TrainingExample
 from atgen_ray.training.reweighting import sample_pool, weigh_examples
 
@@ -873,7 +874,7 @@ class Controller:
             evaluation.bootstrap_samples,
             evaluation.confidence,
             self._config.seed,
-            sources=texts,
+            sources={id_: show_example(text) for id_, text in texts.items()},
             resources=Resources(
                 evaluation.models, build_judges(self._open_context(round, progress))
             ),
