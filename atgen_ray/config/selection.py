@@ -11,6 +11,7 @@ from atgen_ray.core.schema import Changeable, Section
 from atgen_ray.selection import STRATEGIES, Need, find_needs
 from atgen_ray.selection.registry import CHOSEN
 from atgen_ray.selection.strategy import MODEL
+from atgen_ray.text.conversation import Choice
 
 
 class FirstBatchConfig(Section):
@@ -55,6 +56,11 @@ class SelectionConfig(Section):
         None,
         description="Ids of the first batch, chosen elsewhere: a list, a file or URL with one a "
         "line, or a table with a column id; null: a strategy picks",
+    )
+    turns: Choice = Field(
+        "last",
+        description="What of a conversation is compared: the user's last turn, or the whole of it, "
+        "without its system turn",
     )
     candidates: PositiveInt | None = Field(
         None,

@@ -62,6 +62,10 @@ class TrainingConfig(Section):
         description="Which order of the examples (and start of the adapter), of those that the "
         "run's seed gives",
     )
+    turns: Literal["last", "all"] = Field(
+        "last",
+        description="Answers of a conversation in the loss: the last, or those of all turns",
+    )
     epochs: PositiveFloat = Field(3, description="Passes over the labels")
     early_stopping: EarlyStoppingConfig = Field(default_factory=EarlyStoppingConfig)
     learning_rate: PositiveFloat = Field(2e-4, description="Peak learning rate")

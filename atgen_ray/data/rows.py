@@ -5,8 +5,6 @@ A row with a mistake does not raise: its reason is in the column `error`. Answer
 the template before it is filled.
 """
 
-import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +13,7 @@ import jinja2
 import pyarrow as pa
 
 from atgen_ray.core.hashing import hash_text
-from atgen_ray.core.strict_json import encode_json
+from atgen_ray.data.beside import read_context, read_fields
 from atgen_ray.data.columns import (
     Address,
     find_addresses,
@@ -25,14 +23,18 @@ from atgen_ray.data.columns import (
     restore_integers,
     to_texts,
 )
-from atgen_ray.data.conversations import find_answers, is_conversation, read_answer, render_question
+from atgen_ray.data.conversations import (
+    LayoutError,
+    find_answers,
+    is_conversation,
+    is_plain,
+    read_answer,
+    read_question,
+)
 from atgen_ray.data.duplicates import sign_texts
 from atgen_ray.data.size_limits import LONGEST, describe_length
 from atgen_ray.models.user_template import fill_template, list_variables, tests_variable
-
-LONGEST_FIELD = 200  # characters of a short column
-MOST_FIELDS = 40  # short columns of a row
-LONGEST_BESIDE = 50_000  # characters of a text beside the input
+from atgen_ray.text.conversation import MARK, Conversation
 
 PRODUCT = {"round", "id", "input", "text", "annotator"}  # keys of a line of labeled.jsonl
 
@@ -108,7 +110,7 @@ def _fill_row(record: Any, error: str | None, place: str, plan: RowPlan) -> dict
     beside = {path: find_leaves(record, path) for path in plan.context}
     row["absent"] = [path for path, leaves in (found | beside).items() if leaves is None]
     if plan.context:
-        row["context"] = _read_context(beside)
+        row["context"] = read_context(beside)
     try:
         row |= _take_texts(record, {path: leaves or [] for path, leaves in found.items()}, plan)
     except _RowError as mistake:
@@ -128,12 +130,13 @@ def _take_texts(
     record: dict[str, Any], found: dict[str, list[tuple[Address, Any]]], plan: RowPlan
 ) -> dict[str, Any]:
     """Return the text and the references of a row. Raise _RowError if it has none."""
-    asked, known, hidden = _read_conversations(found, plan)
-    source = asked[plan.input]
+    asked, known, hidden = _read_conversations(record, found, plan)
+    source = found[plan.input]
     # The answers must be in no column that the template can use, or the pool would hold them.
     if not source:
         raise _RowError(f"has no '{plan.input}'")
-    question = " ".join(filter(None, _read_texts(plan.input, [value for _, value in source])))
+    values = [value.last_question if isinstance(value, Conversation) else value for value in asked]
+    question = " ".join(filter(None, _read_texts(plan.input, values)))
     if not question.strip() and not tests_variable(plan.template, "input"):
         raise _RowError(f"'{plan.input}' is empty")
     if len(question) > LONGEST:
@@ -161,6 +164,12 @@ def _take_texts(
     ):
         columns["input"] = question
     text = _fill(plan.template, columns)
+    chat = asked[0] if len(asked) == 1 and isinstance(asked[0], Conversation) else None
+    if chat is not None and not is_plain(chat) and _asks_input(plan):
+        text = _write(chat.ask(text), plan.input)
+        columns["input"] = chat.spoken
+    elif text.startswith(MARK):
+        raise _RowError(f"'{plan.input}' begins as conversations do inside this program")
     row = {
         "text": text,
         "content": hash_text(text),
@@ -168,32 +177,52 @@ def _take_texts(
         "defined": sorted(list_variables(plan.template) & columns.keys()),
     }
     if plan.fields:
-        row["fields"] = _read_fields(columns, plan.input)
+        row["fields"] = read_fields(columns, plan.input)
     if plan.signed:
         row["data"] = fill_template(plan.template, columns, literals=False)
     return row
 
 
+def _asks_input(plan: RowPlan) -> bool:
+    """Return whether the template takes a conversation as `input`, and not out of its column."""
+    variables = list_variables(plan.template)
+    return "input" in variables or plan.input.partition(".")[0] not in variables
+
+
+def _write(chat: Conversation, path: str) -> str:
+    """Return the canonical text of a conversation."""
+    try:
+        text = chat.write()
+        text.encode("utf-8")
+    except UnicodeError as error:
+        raise _RowError(f"'{path}' is not valid Unicode") from error
+    except ValueError as error:
+        raise _RowError(f"'{path}' holds a number that JSON does not have") from error
+    if len(text) > LONGEST:
+        raise _RowError(f"'{path}' {describe_length()}")
+    return text
+
+
 def _read_conversations(
-    found: dict[str, list[tuple[Address, Any]]], plan: RowPlan
-) -> tuple[
-    dict[str, list[tuple[Address, Any]]], dict[str, list[tuple[Address, Any]]], list[Address]
-]:
-    """Return question and answers, read out of columns that hold chats, and the addresses of the
-    answering turns.
+    record: dict[str, Any], found: dict[str, list[tuple[Address, Any]]], plan: RowPlan
+) -> tuple[list[Any], dict[str, list[tuple[Address, Any]]], list[Address]]:
+    """Return the values of the input, conversations among them, the answers by path, and the
+    addresses of the answering turns.
     """
-    asked = {
-        plan.input: [
-            (at, render_question(each) if is_conversation(each) else each)
+    path = plan.input
+    try:
+        asked = [
+            read_question(each, _find_holder(record, at)) if is_conversation(each) else each
             for at, each in found[plan.input]
         ]
-    }
-    known = {
-        path: [
-            (at, read_answer(each) if is_conversation(each) else each) for at, each in found[path]
-        ]
-        for path in plan.references
-    }
+        known = dict[str, list[tuple[Address, Any]]]()
+        for path in plan.references:
+            known[path] = [
+                (at, read_answer(each) if is_conversation(each) else each)
+                for at, each in found[path]
+            ]
+    except LayoutError as error:
+        raise _RowError(f"'{path}' {error}") from error
     chats = [
         (at, each)
         for path in (plan.input, *plan.references)
@@ -203,44 +232,14 @@ def _read_conversations(
     return asked, known, [(*at, turn) for at, each in chats for turn in find_answers(each)]
 
 
-def _read_context(beside: dict[str, list[tuple[Address, Any]] | None]) -> str:
-    """Return what stands beside the input as a JSON object: texts as they are, other values as
-    JSON; a column without a value is left out.
-    """
-    shown = dict[str, str]()
-    for path, leaves in beside.items():
-        values = [restore_integers(value) for _, value in leaves or () if value is not None]
-        if not values:
-            continue
-        value = values[0] if len(values) == 1 else values
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")
-        text = value if isinstance(value, str) else json.dumps(value, default=str, indent=1)
-        text = text.encode("utf-8", "replace").decode()
-        shown[path] = text if len(text) <= LONGEST_BESIDE else f"{text[:LONGEST_BESIDE]} …"
-    return json.dumps(shown)
-
-
-def _read_fields(columns: dict[str, Any], input: str) -> str:
-    """Return the short columns of a row as a JSON object by their dotted paths: texts, numbers, and
-    true and false as texts. The input is left out, as are paths that a database cannot ask for.
-    """
-    found = dict[str, str | int | float]()
-    waiting = [(name, value) for name, value in columns.items() if name != "input"]
-    while waiting and len(found) < MOST_FIELDS:
-        path, value = waiting.pop(0)
-        if isinstance(value, dict):
-            waiting += [(f"{path}.{name}", inner) for name, inner in value.items()]
-        value = restore_integers(value)
-        if isinstance(value, bool):
-            value = str(value).lower()
-        if path == input or '"' in path or not path.isprintable():
-            continue
-        if (isinstance(value, str) and len(value) <= LONGEST_FIELD) or (
-            isinstance(value, int | float) and math.isfinite(value) and abs(value) < 1e15
-        ):
-            found[path] = value
-    return encode_json(found)
+def _find_holder(record: dict[str, Any], address: Address) -> dict[str, Any]:
+    """Return the object that holds the value at `address`."""
+    value: Any = record
+    holder = record
+    for key in address[:-1]:
+        value = value[key]
+        holder = value if isinstance(value, dict) else holder
+    return holder
 
 
 def _read_texts(path: str, values: list[Any]) -> list[str]:

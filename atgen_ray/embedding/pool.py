@@ -125,6 +125,9 @@ def _embed(texts: pa.Table, space: EmbeddingSpace) -> Iterable[pa.Table]:
     worker, arguments = space.worker
     # Texts of similar length share a batch, which saves padding; the order is the same in every
     # attempt.
+    texts = texts.set_column(
+        texts.schema.get_field_index("text"), "text", space.choose_texts(texts["text"])
+    )
     texts = texts.append_column("length", pc.utf8_length(texts["text"]))
     texts = texts.sort_by([("length", "descending"), ("content", "ascending")])
     texts = texts.drop_columns("length")

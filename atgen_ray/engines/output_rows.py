@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atgen_ray.models.prompts import OverlongPromptError, PromptBuilder
+from atgen_ray.text.conversation import read_conversation
+from atgen_ray.text.tool_calls import normalise_calls
 
 Row = dict[str, Any]
 
@@ -23,6 +25,12 @@ class Prompt:
     sample: int
     token_ids: list[int]
     answer_ids: list[int] = field(default_factory=list)  # to be scored; empty: generate
+    tools: tuple[str, ...] = ()  # names of those that the answer may call
+
+    def read_answer(self, builder: PromptBuilder, token_ids: list[int]) -> str:
+        """Return the answer in generated ids, with calls of the tools as canonical JSON."""
+        text = builder.decode(token_ids)
+        return normalise_calls(text, self.tools) if self.tools else text
 
 
 def encode_rows(
@@ -44,8 +52,10 @@ def encode_rows(
                 # one more token.
                 room = builder.max_prompt_tokens + max_answer_tokens - 1 - len(prompt)
                 longest = max(1, min(room, max_answer_tokens))
-                answer = builder.encode_answer(row["answer"])[:longest]
-            prompts.append(Prompt(row["id"], row["sample"], prompt, answer))
+                answer = builder.encode_answer(row["answer"], row["text"])[:longest]
+            conversation = read_conversation(row["text"])
+            tools = () if conversation is None else conversation.tool_names
+            prompts.append(Prompt(row["id"], row["sample"], prompt, answer, tools))
         except OverlongPromptError as error:
             failed.append(failed_row(row["id"], row["sample"], str(error)))
     return prompts, failed

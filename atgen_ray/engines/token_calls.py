@@ -75,13 +75,13 @@ class TokenCaller:
     def _row(self, prompt: Prompt, steps: Sequence[TokenStep]) -> Row:
         tokens = [step.token for step in steps]
         if prompt.answer_ids:
-            text = self._prompts.decode(prompt.answer_ids)
+            text = prompt.read_answer(self._prompts, prompt.answer_ids)
             return scored_row(prompt, text, [step.logprob for step in steps])
         return output_row(
             id=prompt.id,
             sample=prompt.sample,
             prompt_tokens=len(prompt.token_ids),
-            text=self._prompts.decode(tokens),
+            text=prompt.read_answer(self._prompts, tokens),
             token_ids=tokens,
             logprobs=[step.logprob for step in steps],
             entropies=[step.entropy for step in steps],

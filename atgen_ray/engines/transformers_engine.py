@@ -109,7 +109,7 @@ class TransformersWorker:
         return [
             scored_row(
                 prompt,
-                self.prompts.decode(prompt.answer_ids),
+                prompt.read_answer(self.prompts, prompt.answer_ids),
                 found[index, longest - len(prompt.answer_ids) :].tolist(),
             )
             for index, prompt in enumerate(prompts)
@@ -165,7 +165,7 @@ class TransformersWorker:
             id=prompt.id,
             sample=prompt.sample,
             prompt_tokens=len(prompt.token_ids),
-            text=self.prompts.decode(tokens[:length]),
+            text=prompt.read_answer(self.prompts, tokens[:length]),
             token_ids=tokens[:length],
             logprobs=steps.logprobs[index, :length].tolist(),
             entropies=steps.entropies[index, :length].tolist(),

@@ -9,7 +9,7 @@ import jinja2
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Turns = list[dict[str, str]]
+Turns = list[dict[str, Any]]
 
 PROBE = "atgen7probe"
 _BREAK = "\u200b"  # zero-width space
@@ -17,17 +17,24 @@ _BREAK = "\u200b"  # zero-width space
 _TODAY = datetime(2025, 1, 1)
 
 
-def render_turns(tokenizer: "PreTrainedTokenizerBase", turns: Turns, generation: bool) -> str:
+def render_turns(
+    tokenizer: "PreTrainedTokenizerBase",
+    turns: Turns,
+    generation: bool,
+    tools: list[dict[str, Any]] | None = None,
+) -> str:
     """Return the conversation as the chat template writes it; with `generation`, up to where the
-    model's answer begins.
+    model's answer begins, and with `tools` in its section of them.
 
     Without a chat template the turns are joined, a blank line after each.
     """
     if tokenizer.chat_template is None:
         return "".join(f"{turn['content']}\n\n" for turn in turns)
+    given = {"tools": tools} if tools else {}
     rendered: Any = tokenizer.apply_chat_template(
         turns,
         tokenize=False,
+        **given,
         add_generation_prompt=generation,
         strftime_now=_TODAY.strftime,
         enable_thinking=False,  # labels are answers without thoughts, in training as in generation

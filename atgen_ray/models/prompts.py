@@ -5,7 +5,7 @@ Example:
     tokens = builder.encode("Where is Tallinn?") + builder.encode_answer("In Estonia.")
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jinja2
 
@@ -21,10 +21,14 @@ from atgen_ray.models.chat_template import (
     render_turns,
     takes_system,
 )
+from atgen_ray.models.conversation_prompts import ConversationPrompts, shorten
 from atgen_ray.models.user_template import fill_template, find_ending, list_variables
+from atgen_ray.text.conversation import Conversation, read_conversation, show_example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Item = TypeVar("Item")
 
 
 class OverlongPromptError(ValueError):
@@ -32,8 +36,8 @@ class OverlongPromptError(ValueError):
 
 
 class PromptBuilder:
-    """Encodes the text of an example as a prompt in the tokenizer's own chat template, and answers
-    as token ids.
+    """Encodes the text of an example, which may be a conversation, as a prompt in the tokenizer's
+    own chat template, and answers as token ids.
 
     Raises:
         UserError: the few-shot examples do not fit prompt.template, the parts of the prompt that
@@ -55,7 +59,9 @@ class PromptBuilder:
         self._ending = find_ending(prompt.template)
         self._special = list(list_special_tokens(tokenizer).values())
         self._folded = prompt.system is not None and not takes_system(tokenizer)
-        self._turns = self._open_turns()
+        shots = self._show_shots()
+        self._turns = [*self._open_turns(), *shots]
+        self._conversations = ConversationPrompts(tokenizer, prompt.system, shots, self._special)
         self._bos = _find_bos(tokenizer)
         self._before = (
             render_turns(tokenizer, self._ask(PROBE), generation=True).rpartition(PROBE)[2]
@@ -96,24 +102,73 @@ class PromptBuilder:
         """Return the token ids of the prompt, at most max_prompt_tokens.
 
         An overlong prompt loses the end of `text`, up to the fixed text that closes
-        prompt.template; everything else stays whole.
+        prompt.template; everything else stays whole. An overlong conversation loses its oldest
+        turns, and what is still too long the ends of its turns.
 
         Raises:
             OverlongPromptError: it is too long and prompt.overlong is "reject".
         """
-        ids = self._encode_whole(text)
-        if len(ids) <= self.max_prompt_tokens:
-            return ids
+        return self._cut(self._encode_whole(self._shorten(text)))
+
+    def encode_turns(self, text: str) -> tuple[list[int], list[bool]]:
+        """Return the token ids of the prompt, and which of them are answers of the assistant in
+        earlier turns, with the tokens that end them; none where `text` is no conversation.
+
+        Raises:
+            OverlongPromptError: as `encode`.
+            UserError: the chat template does not show where the answers are.
+        """
+        shown = self._shorten(text)
+        conversation = read_conversation(shown)
+        if conversation is None:
+            ids = self._encode_whole(shown)
+            return ids, [False] * len(ids)
+        spans, found = self._conversations.find_answers(conversation)
+        if not found or not self.tokenizer.is_fast:
+            raise UserError(
+                "training.turns is 'all', but the chat template or the tokenizer of model.id does "
+                "not show where the answers in earlier turns are, expected 'last'"
+            )
+        encoded = self.tokenizer(
+            self._render(shown), add_special_tokens=False, return_offsets_mapping=True
+        )
+        marks = [False] * len(self._bos) + [
+            first < last and any(first < end and last > start for start, end in spans)
+            for first, last in encoded["offset_mapping"]
+        ]
+        return self._cut(self._bos + encoded["input_ids"]), self._cut(marks)
+
+    def _shorten(self, text: str) -> str:
+        """Return `text` as the prompt has it, which fits unless it is a conversation whose tools
+        and system turn alone do not.
+        """
+        length = len(self._encode_whole(text))
+        if length <= self.max_prompt_tokens:
+            return text
         if self.prompt.overlong == "reject":
             raise OverlongPromptError(
-                f"the prompt has {len(ids)} tokens, more than the {self.max_prompt_tokens} allowed"
+                f"the prompt has {length} tokens, more than the {self.max_prompt_tokens} allowed"
             )
-        return self._encode_whole(text[: self._fit(text)] + self._find_ending(text))
+        conversation = read_conversation(text)
+        if conversation is None:
+            return text[: self._fit(text)] + self._find_ending(text)
+        return shorten(conversation, self._holds).write()
+
+    def _holds(self, conversation: Conversation) -> bool:
+        return len(self._encode_whole(conversation.write())) <= self.max_prompt_tokens
+
+    def _cut(self, tokens: list[Item]) -> list[Item]:
+        """Return the tokens without the middle of those that are too many."""
+        over = len(tokens) - self.max_prompt_tokens
+        head = self.max_prompt_tokens // 2
+        return tokens if over <= 0 else tokens[:head] + tokens[head + over :]
 
     def find_window(self, text: str) -> int | None:
         """Return the number of characters of `text` that the model reads before the prompt is too
         long, None where it reads all.
         """
+        if read_conversation(text) is not None:
+            return None  # what is cut is the beginning
         # A token is a byte at least, so most texts need not be encoded.
         if len(text.encode("utf-8", "replace")) + self._fixed <= self.max_prompt_tokens:
             return None
@@ -149,10 +204,17 @@ class PromptBuilder:
                 high = middle
         return low
 
-    def encode_answer(self, answer: str) -> list[int]:
-        """Return the token ids of `answer` as the model would generate it after `encode`, closed by
-        one end-of-turn token.
+    def encode_answer(self, answer: str, text: str = "") -> list[int]:
+        """Return the token ids of `answer` as the model would generate it after `encode(text)`,
+        closed by one end-of-turn token.
+
+        Calls of the tools of a conversation are written as the chat template writes them.
         """
+        conversation = read_conversation(text) if not self.prompt.response_start else None
+        if conversation is not None and conversation.tools:
+            called = self._conversations.write_answer(conversation, answer)
+            if called is not None:
+                return [*self._continue(called), self._end]
         text = answer.strip().removeprefix(self.prompt.response_start.lstrip())
         if not text.strip():
             return [self._end]
@@ -174,13 +236,17 @@ class PromptBuilder:
         return (self._start + answer).strip()
 
     def _open_turns(self) -> Turns:
-        """Return the turns before the question."""
+        """Return the turns before the solved examples."""
+        if self.prompt.system is None or self._folded:
+            return []
+        return [{"role": "system", "content": self.prompt.system}]
+
+    def _show_shots(self) -> Turns:
+        """Return the turns of the solved examples."""
         turns: Turns = []
-        if self.prompt.system is not None and not self._folded:
-            turns.append({"role": "system", "content": self.prompt.system})
         start = self.prompt.response_start
         for shot in self.prompt.few_shot:
-            question = self._fill_shot(shot.input)
+            question = show_example(self._fill_shot(shot.input))
             answer = shot.output.removeprefix(start)
             turns.append({"role": "user", "content": break_special_tokens(question, self._special)})
             turns.append(
@@ -211,6 +277,9 @@ class PromptBuilder:
         return turns
 
     def _render(self, text: str) -> str:
+        conversation = read_conversation(text)
+        if conversation is not None:
+            return self._conversations.render(conversation) + self._start
         safe = break_special_tokens(text, self._special)
         return render_turns(self.tokenizer, self._ask(safe), generation=True) + self._start
 

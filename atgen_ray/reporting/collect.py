@@ -33,6 +33,7 @@ from atgen_ray.reporting.target_coverage import TargetCoverage, measure_coverage
 from atgen_ray.selection import read_bound
 from atgen_ray.store.layout import ATTEMPTS, AUDIT_SAMPLE, round_folder
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.text.conversation import show_example
 
 PICKS = 10  # of a round, with their texts
 GAIN_CONFIDENCE = 0.95
@@ -281,12 +282,13 @@ def _read_texts(table: pa.Table | None, ids: set[str]) -> dict[str, str]:
     if table is None:
         return {}
     rows = table.filter(pc.is_in(table["id"], pa.array(sorted(ids), pa.string())))
-    return dict(zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+    texts = map(show_example, rows["text"].to_pylist())
+    return dict(zip(rows["id"].to_pylist(), texts, strict=True))
 
 
 def _find_texts(folder: RunFolder, path: str, ids: set[str]) -> dict[str, str]:
     rows = folder.read_rows(path, ids, ["id", "text"]) if ids and folder.exists(path) else []
-    return {row["id"]: row["text"] for row in rows}
+    return {row["id"]: show_example(row["text"] or "") for row in rows}
 
 
 def _build_picks(

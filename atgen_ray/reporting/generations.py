@@ -10,6 +10,7 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.reporting.examples import read_scores
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.text.conversation import show_example
 
 Order = Literal["worst", "best", "source"]
 PAGE_ROWS = 20
@@ -93,7 +94,8 @@ def _read_texts(folder: RunFolder) -> dict[str, str]:
     if not folder.exists("test.parquet"):
         return {}
     table = folder.read_table("test.parquet", ["id", "text"])
-    return dict(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
+    texts = map(show_example, table["text"].to_pylist())
+    return dict(zip(table["id"].to_pylist(), texts, strict=True))
 
 
 def _file(round: int) -> str:

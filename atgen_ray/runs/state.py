@@ -220,10 +220,13 @@ class RunState:
             round,
             self._config.selection.workers,
         )
+        turns = self._config.selection.turns
         if len(ids) <= SMALL_POOL:
-            return select_stored(*arguments, progress)
+            return select_stored(*arguments, progress, turns)
         # No CPU is reserved: the worker waits most of the time for those that it employs.
-        return run_apart(select_stored, (*arguments, remote), 0, lambda: progress(0, len(ids)))
+        return run_apart(
+            select_stored, (*arguments, remote, turns), 0, lambda: progress(0, len(ids))
+        )
 
     def labels(self, round: int) -> list[Annotation]:
         """Return the labels bought up to and including `round`, in the order of purchase, without

@@ -15,6 +15,7 @@ from atgen_ray.embedding.pool import TARGET
 from atgen_ray.selection import Embeddings, find_needs, select_batch
 from atgen_ray.selection.features import align
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.text.conversation import Choice, choose_texts
 
 CONTEXT = "context.parquet"
 
@@ -44,6 +45,12 @@ def read_examples(folder: RunFolder, ids: pa.Array, *columns: str) -> pa.Table:
     """Return these columns, `id` among them, of the examples `ids` of the pool, in its order."""
     parts = folder.scan_table("pool.parquet", columns)
     return pa.concat_tables(part.filter(pc.is_in(part["id"], ids)) for part in parts)
+
+
+def read_texts(folder: RunFolder, ids: pa.Array, turns: Choice) -> pa.Table:
+    """Return id and text of the examples `ids`: of a conversation what is compared with others."""
+    table = read_examples(folder, ids, "id", "text")
+    return table.set_column(1, "text", choose_texts(table["text"], turns))
 
 
 def read_vectors(folder: RunFolder, ids: pa.Array) -> Embeddings:
@@ -91,9 +98,10 @@ def select_stored(
     round: int,
     workers: int | None,
     progress: Progress,
+    turns: Choice = "last",
 ) -> pa.Table:
     """Return picks of a strategy, which is given what it needs of the run's folder; `labels` are
-    those of the rounds before, by id.
+    those of the rounds before, by id, and `turns` what of a conversation it reads.
     """
     from atgen_ray.selection.ray_pool import choose_workers
 
@@ -109,7 +117,7 @@ def select_stored(
         target=read_target(folder) if "target" in needs else None,
         fields=read_fields(folder, ids) if "fields" in needs else None,
         features=features,
-        texts=read_examples(folder, known, "id", "text") if "texts" in needs else None,
+        texts=read_texts(folder, known, turns) if "texts" in needs else None,
         labels=labels,
         seed=seed,
         round=round,

@@ -20,6 +20,7 @@ from atgen_ray.data.preview import fill_head, read_head
 from atgen_ray.models.token_count import count_tokens
 from atgen_ray.serving.security.restrictions import check_location
 from atgen_ray.serving.uploads import upload_folder
+from atgen_ray.text.conversation import show_example
 
 SHOWN_ROWS = 5
 SHOWN_PROMPTS = 3
@@ -89,7 +90,7 @@ class Previews:
         prompts = [
             {
                 "system": system or None,
-                "text": row["text"] and row["text"][:PROMPT],
+                "text": row["text"] and show_example(row["text"])[:PROMPT],
                 "answer": row["references"][0][:PROMPT] if row["references"] else None,
                 "error": row["error"],
                 "tokens": tokens,

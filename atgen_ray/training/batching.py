@@ -1,13 +1,14 @@
 """Training rows and micro-batches: token ids and loss masks, padded on the right or packed end to
 end.
 
-Only the answer and its end-of-turn token count in the loss. In a packed batch every example attends
+Only the answer and its end-of-turn token count in the loss; of a conversation the assistant's
+earlier turns too, where training.turns is "all". In a packed batch every example attends
 to itself alone: attention runs once per example with the exact causal kernel, and positions start
 anew, so packing changes nothing but rounding.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import AttentionInterface
@@ -24,20 +25,29 @@ Row = dict[str, list[Any]]
 
 
 def build_row(
-    builder: "PromptBuilder", text: str, answer: str, max_answer_tokens: int
+    builder: "PromptBuilder",
+    text: str,
+    answer: str,
+    max_answer_tokens: int,
+    turns: Literal["last", "all"] = "last",
 ) -> dict[str, list[int]]:
     """Return one training row: `input_ids`, `attention_mask` and `labels`, all of one length.
 
     The mask goes by position, never by token id, so a model whose padding token is its end token
     still learns to stop. An over-long prompt is shortened, an answer never is, up to the longest
-    that the model may generate.
+    that the model may generate. `turns` says which turns of the assistant are learned.
     """
-    prompt = builder.encode(text)
-    answer_ids = builder.encode_answer(answer)[:max_answer_tokens]
+    if turns == "all":
+        prompt, learned = builder.encode_turns(text)
+    else:
+        prompt = builder.encode(text)
+        learned = [False] * len(prompt)
+    answer_ids = builder.encode_answer(answer, text)[:max_answer_tokens]
+    before = [token if counts else IGNORED for token, counts in zip(prompt, learned, strict=True)]
     return {
         "input_ids": prompt + answer_ids,
         "attention_mask": [1] * (len(prompt) + len(answer_ids)),
-        "labels": [IGNORED] * len(prompt) + answer_ids,
+        "labels": before + answer_ids,
     }
 
 

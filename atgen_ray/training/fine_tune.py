@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import TrainingArguments, set_seed
 
@@ -75,8 +75,8 @@ def fine_tune(
     seed %= 2**32  # numpy takes no larger one
     set_seed(seed)
     builder = PromptBuilder(load_tokenizer(model), prompt, model.max_prompt_tokens)
-    rows = _build_rows(builder, examples, model.max_new_tokens)
-    dev_rows = _build_rows(builder, dev or [], model.max_new_tokens)
+    rows = _build_rows(builder, examples, model.max_new_tokens, training.turns)
+    dev_rows = _build_rows(builder, dev or [], model.max_new_tokens, training.turns)
     earlier = None if start_from is None else start_from.local()
     trainable = load_trainable(model, training, earlier, seed)
     attention = _base(trainable).config._attn_implementation
@@ -222,10 +222,13 @@ def _shard_on_cpu() -> None:
 
 
 def _build_rows(
-    builder: PromptBuilder, examples: Sequence[Mapping[str, Any]], max_answer_tokens: int
+    builder: PromptBuilder,
+    examples: Sequence[Mapping[str, Any]],
+    max_answer_tokens: int,
+    turns: Literal["last", "all"],
 ) -> list[Row]:
     return [
-        build_row(builder, example["text"], example["answer"], max_answer_tokens)
+        build_row(builder, example["text"], example["answer"], max_answer_tokens, turns)
         for example in examples
     ]
 

@@ -56,7 +56,7 @@ DECIDED = {
     ),
     "SelectionConfig": (
         "workers",
-        "strategy count parameters first ids candidates shortlist",
+        "strategy count parameters first ids turns candidates shortlist",
     ),
     "FirstBatchConfig": (
         "",
@@ -144,7 +144,7 @@ DECIDED = {
     "TrainingConfig": (
         "accumulation packing gradient_checkpointing workers checkpoint_steps "
         "trackers tracking cpus_per_worker threads_per_worker use_gpu gpus_per_worker",
-        "method backend rank alpha dropout target_modules order epochs early_stopping "
+        "method backend rank alpha dropout target_modules order turns epochs early_stopping "
         "learning_rate schedule "
         "warmup_fraction weight_decay max_grad_norm batch_size reweight warm_start sharding",
     ),

@@ -14,6 +14,7 @@ import pytest
 from atgen_ray.config import DataConfig, PromptConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.data import Split, build_split
+from atgen_ray.text.conversation import show_example
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 ROWS = [{"question": f"Q{at}?", "answer": f"A{at}"} for at in range(4)]
@@ -155,10 +156,10 @@ def test_chats_with_and_without_a_system_turn(tmp_path: Path) -> None:
         "".join(json.dumps({"messages": chat}) + "\n" for chat in CHATS)
     )
     split = read(tmp_path / "p.jsonl", input="messages", references="messages")
-    assert texts(split) == [
-        "Be brief\n\nCapital of France?",
+    assert [show_example(text) for text in texts(split)] == [
+        "system: Be brief\n\nuser: Capital of France?",
         "Two plus two?",
-        "human: Hi\n\ngpt: Yes?\n\nhuman: Bye",
+        "user: Hi\n\nassistant: Yes?\n\nuser: Bye",
     ]
     assert split.gold["references"].to_pylist() == [["Paris"], ["4"]]
     shown = read(

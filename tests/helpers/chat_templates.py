@@ -2,7 +2,7 @@
 tokenizers that wear them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -65,6 +65,65 @@ QWEN3 = """{%- for message in messages %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}
 {%- if enable_thinking is defined and not enable_thinking %}{{- '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"""
 
+# With a section of tools, in Hermes' form.
+HERMES = """{%- if tools %}
+{{- '<|im_start|>system\n' }}
+{%- if messages[0].role == 'system' %}{{- messages[0].content + '\n\n' }}{% endif %}
+{{- '# Tools\n<tools>' }}
+{%- for tool in tools %}{{- '\n' + (tool | tojson) }}{% endfor %}
+{{- '\n</tools><|im_end|>\n' }}
+{%- endif %}
+{%- for message in messages %}
+{%- if message.role == 'tool' %}
+{%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{- '<|im_start|>user' }}{% endif %}
+{{- '\n<tool_response>\n' + message.content + '\n</tool_response>' }}
+{%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{- '<|im_end|>\n' }}{% endif %}
+{%- elif not (tools and loop.first and message.role == 'system') %}
+{{- '<|im_start|>' + message.role }}
+{%- if message.content %}{{- '\n' + message.content }}{% endif %}
+{%- for call in message.tool_calls or [] %}
+{{- '\n<tool_call>\n{"name": "' + call.function.name + '", "arguments": ' + (call.function.arguments | tojson) + '}\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\n' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{% endif %}"""
+
+# With tools in the user's turn, results after a mark of their own, and calls as bare JSON.
+LLAMA31 = """{{- bos_token }}
+{%- set asked = (messages | selectattr('role', 'equalto', 'user') | list)[-1] %}
+{%- for message in messages %}
+{%- if message.role == 'tool' %}
+{{- '<|start_header_id|>ipython<|end_header_id|>\n\n' + message.content + '<|eot_id|>' }}
+{%- elif message.tool_calls %}
+{%- if message.tool_calls | length != 1 %}{{- raise_exception('Only one call is taken') }}{% endif %}
+{%- set call = message.tool_calls[0].function %}
+{{- '<|start_header_id|>assistant<|end_header_id|>\n\n{"name": "' + call.name + '", "parameters": ' + (call.arguments | tojson) + '}<|eot_id|>' }}
+{%- else %}
+{{- '<|start_header_id|>' + message.role + '<|end_header_id|>\n\n' }}
+{%- if tools and message == asked %}{{- tools | tojson + '\n\n' }}{% endif %}
+{{- message.content | trim + '<|eot_id|>' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
+
+# With control tokens before tools, calls and results.
+MISTRAL_TOOLS = """{{- bos_token }}
+{%- set asked = (messages | selectattr('role', 'equalto', 'user') | list)[-1] %}
+{%- for message in messages %}
+{%- if message.role == 'user' %}
+{%- if tools and message == asked %}{{- '[AVAILABLE_TOOLS] ' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}{% endif %}
+{{- '[INST] ' + message.content + ' [/INST]' }}
+{%- elif message.role == 'tool' %}
+{%- if message.tool_call_id | length != 9 %}{{- raise_exception('Ids have nine characters') }}{% endif %}
+{{- '[TOOL_RESULTS] ' + ({'content': message.content, 'call_id': message.tool_call_id} | tojson) + '[/TOOL_RESULTS]' }}
+{%- elif message.tool_calls %}
+{{- '[TOOL_CALLS] [' }}
+{%- for call in message.tool_calls %}{{- call.function | tojson }}{% if not loop.last %}{{- ', ' }}{% endif %}{% endfor %}
+{{- ']' + eos_token }}
+{%- elif message.role == 'assistant' %}{{- ' ' + message.content + eos_token }}{% endif %}
+{%- endfor %}"""
+
 IM = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 FAMILIES = {
     "chatml": Family(CHATML, IM, None, "<|im_end|>", "<|im_end|>"),
@@ -104,6 +163,22 @@ FAMILIES = {
     "qwen3": Family(QWEN3, IM, None, "<|endoftext|>", "<|im_end|>"),
     "plain": Family(None, ["<s>", "</s>"], "<s>", "</s>", "</s>", adds_bos=True),
 }
+TOOL_FAMILIES = {
+    "hermes": replace(FAMILIES["chatml"], template=HERMES),
+    "llama31": replace(FAMILIES["llama3"], template=LLAMA31),
+    "mistral tools": replace(
+        FAMILIES["mistral"],
+        template=MISTRAL_TOOLS,
+        special=[
+            *FAMILIES["mistral"].special,
+            "[AVAILABLE_TOOLS]",
+            "[/AVAILABLE_TOOLS]",
+            "[TOOL_CALLS]",
+            "[TOOL_RESULTS]",
+            "[/TOOL_RESULTS]",
+        ],
+    ),
+}
 
 
 @cache
@@ -112,7 +187,7 @@ def build_tokenizer(name: str) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    family = FAMILIES[name]
+    family = (FAMILIES | TOOL_FAMILIES)[name]
     raw = Tokenizer(models.BPE())
     if family.metaspace:
         raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")

@@ -146,8 +146,8 @@ def test_the_run_has_a_copy_with_its_digests_and_goes_on_from_it(tmp_path: Path)
     lease = journal.acquire("task", ProcessIdentity("us"), 60)
     run = RunFolder(str(tmp_path), "task")
     controller = Controller(config, journal, lease, run, ProgressTracker(), quiet)
-    assert controller._state.adapter(0) is None  # nothing but the journal says what exists
-    controller.copy_adapter()
+    assert controller._run.state.adapter(0) is None  # nothing but the journal says what exists
+    controller.adapters.copy_start()
     copied = tmp_path / "runs/task/rounds/000/adapter"
     assert {path.name for path in copied.iterdir()} >= {
         "adapter_config.json", "adapter_model.safetensors"
@@ -156,14 +156,14 @@ def test_the_run_has_a_copy_with_its_digests_and_goes_on_from_it(tmp_path: Path)
     [event] = journal.steps("task")
     assert event.payload["source"] == str(folder)
     assert "rounds/000/adapter/adapter_model.safetensors" in json.dumps(event.payload)
-    state = controller._state
+    state = controller._run.state
     for found in (state.adapter(0), state.adapter(3), state.start_adapter):
         assert found is not None
         assert found.local() == copied
     # What is there afterwards is the run's own.
     write(folder, r=8)
     (folder / "adapter_model.safetensors").unlink()
-    controller.copy_adapter()
+    controller.adapters.copy_start()
     assert len(journal.steps("task")) == 1
     with run.publish("rounds/001/adapter") as output:
         write(output)

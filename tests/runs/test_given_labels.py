@@ -66,14 +66,14 @@ def read_pool(config: RunConfig, seen: list[PoolSummary] | None = None) -> Contr
     workers = replace(RAY_WORKERS, estimate_run=estimate)
     controller = Controller(config, journal, lease, folder, ProgressTracker(), quiet, workers)
     with reading_in_process():
-        controller.prepare_pool()
+        controller.pool.prepare()
     return controller
 
 
 def test_given_rows_are_labels_of_the_pool_or_examples_of_their_own(tmp_path: Path) -> None:
     seen = list[PoolSummary]()
     controller = read_pool(configure(tmp_path), seen)
-    state, folder = controller._state, controller._folder
+    state, folder = controller._run.state, controller._run.folder
     rows = folder.read_table("pool.parquet").to_pylist()
     texts = {row["id"]: row["text"] for row in rows}
     labels = state.labels(0)
@@ -88,7 +88,7 @@ def test_given_rows_are_labels_of_the_pool_or_examples_of_their_own(tmp_path: Pa
     assert [texts[id_] for id_ in state.candidates(1).to_pylist()] == [
         f"Say: what is number {at}" for at in range(3)
     ]
-    reasons = [letter.reason for _, letter in controller._journal.dead_letters("task")]
+    reasons = [letter.reason for _, letter in controller._run.journal.dead_letters("task")]
     assert sorted(reasons) == [
         "its text is also in the test set",
         "its text is in data.labeled before, with another answer",
@@ -101,7 +101,7 @@ def test_given_rows_are_labels_of_the_pool_or_examples_of_their_own(tmp_path: Pa
 def test_given_labels_count_in_no_budget_and_are_trained_on(tmp_path: Path) -> None:
     config = configure(tmp_path, stopping={"labels": 2}, selection={"count": 2})
     controller = read_pool(config)
-    state = controller._state
+    state = controller._run.state
     assert state.count_labels(0) == 2
     assert (state.count_given(), state.count_budgeted(0), state.affordable(1)) == (2, 0, 2)
     assert controller.find_stop(0) is None
@@ -111,10 +111,10 @@ def test_given_labels_count_in_no_budget_and_are_trained_on(tmp_path: Path) -> N
 
 def test_reading_the_pool_again_enters_nothing_twice(tmp_path: Path) -> None:
     before = read_pool(configure(tmp_path))
-    labels = before._journal.annotations("task")
+    labels = before._run.journal.annotations("task")
     again = read_pool(configure(tmp_path))
-    assert again._journal.annotations("task") == labels
-    assert again._journal.count_labels("task") == {0: 2}
+    assert again._run.journal.annotations("task") == labels
+    assert again._run.journal.count_labels("task") == {0: 2}
 
 
 def test_a_run_without_an_example_left_says_so(tmp_path: Path) -> None:
@@ -123,16 +123,18 @@ def test_a_run_without_an_example_left_says_so(tmp_path: Path) -> None:
     controller = read_pool(configure(tmp_path, data={"labeled": labeled}))
     assert controller.find_stop(0) == "pool exhausted"
     with pytest.raises(UserError, match=r"the run ends before its first round \(pool exhausted\)"):
-        controller._require_labels(0, "pool exhausted")
+        controller.labels.require(0, "pool exhausted")
 
 
 def test_the_labels_of_another_run_are_read_as_they_are(tmp_path: Path) -> None:
     first = read_pool(configure(tmp_path))
-    first._write_labels(0)
+    first.labels.write(0)
     written = str(tmp_path / "runs/task/labeled.jsonl")
     other = configure(tmp_path, name="other", data={"labeled": written})
     second = read_pool(other)
-    rows = [(row["input"], row["text"], row["annotator"]) for row in second._state.labeled_rows(0)]
+    rows = [
+        (row["input"], row["text"], row["annotator"]) for row in second._run.state.labeled_rows(0)
+    ]
     assert rows == [
         ("Say: what is number 3", "three", GIVEN),
         ("Say: what is a number", "a thought", GIVEN),
@@ -142,10 +144,10 @@ def test_the_labels_of_another_run_are_read_as_they_are(tmp_path: Path) -> None:
 def test_a_run_that_takes_over_has_the_given_labels(tmp_path: Path) -> None:
     first = read_pool(configure(tmp_path))
     config = configure(tmp_path, name="fork").model_copy(update={"fork_from": "task:1"})
-    first._journal.create_run("fork", dump_config(config), "")
-    lease = first._journal.acquire("fork", ProcessIdentity("us"), 60)
-    take_over(config, first._journal, lease, RunFolder(config.storage, "fork"))
-    assert first._journal.annotations("fork") == first._journal.annotations("task")
+    first._run.journal.create_run("fork", dump_config(config), "")
+    lease = first._run.journal.acquire("fork", ProcessIdentity("us"), 60)
+    take_over(config, first._run.journal, lease, RunFolder(config.storage, "fork"))
+    assert first._run.journal.annotations("fork") == first._run.journal.annotations("task")
 
 
 @pytest.mark.parametrize(
@@ -185,11 +187,11 @@ def test_a_pool_in_a_folder_leaves_the_file_of_labels_alone(tmp_path: Path) -> N
 
 
 def test_the_first_batch_is_what_was_chosen_elsewhere(tmp_path: Path) -> None:
-    ids = read_pool(configure(tmp_path))._folder.read_table("pool.parquet")["id"].to_pylist()
+    ids = read_pool(configure(tmp_path))._run.folder.read_table("pool.parquet")["id"].to_pylist()
     chosen = [ids[2], ids[3], ids[0]]  # the second of them is labelled already
     controller = read_pool(configure(tmp_path, name="chosen", selection={"ids": chosen}))
-    controller.select_batch(1)
-    picks = controller._folder.read_table("rounds/001/selection.parquet").to_pylist()
+    controller.picks.select(1)
+    picks = controller._run.folder.read_table("rounds/001/selection.parquet").to_pylist()
     assert [(row["id"], row["rank"]) for row in picks] == [(ids[2], 1), (ids[0], 2)]
     with pytest.raises(UserError, match="'stranger' is no example of the pool"):
         read_pool(configure(tmp_path, name="wrong", selection={"ids": [ids[0], "stranger"]}))
@@ -216,8 +218,9 @@ def test_training_goes_on_from_the_given_adapter(tmp_path: Path) -> None:
         controller = read_pool(
             configure(tmp_path, name=name, model={"id": "m", "adapter": adapter})
         )
-        controller._workers = replace(controller._workers, train_adapter=train)
-        controller.copy_adapter()
+        workers = replace(controller._run.workers, train_adapter=train)
+        controller.adapters._run = replace(controller._run, workers=workers)
+        controller.adapters.copy_start()
         with pytest.raises(Asked) as asked:
-            controller.train_adapter(1)
+            controller.adapters.train(1)
         assert asked.value.args == (begins,)

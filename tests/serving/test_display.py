@@ -1,6 +1,7 @@
 """Texts in their form: what is guessed, what is drawn, and that nothing of a text is active."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -9,6 +10,7 @@ import pytest
 
 from atgen_ray.serving.pages.display import guess_kind, guess_language, list_turns, show_text
 from atgen_ray.serving.pages.markdown import HTML_TAGS, MATH_TAGS, render_formula, render_markdown
+from atgen_ray.text.conversation import Conversation, Turn
 
 ALLOWED = {*HTML_TAGS.split(), *MATH_TAGS.split()}
 
@@ -182,6 +184,26 @@ def test_a_conversation_has_its_turns_and_json_folds() -> None:
         assert number in folded.html
     assert folded.html.count("<details open") == 2
     assert folded.html.count("<details>") == 1
+
+
+def test_an_example_that_is_a_conversation_is_shown_by_turns() -> None:
+    asked = Conversation(
+        (
+            Turn("user", "# Rain?"),
+            Turn("assistant", "", (("weather", {"town": "<b>Tartu"}),), ("a",)),
+            Turn("tool", "3 mm", (), ("a",), "weather"),
+        ),
+        ({"type": "function", "function": {"name": "weather"}},),
+    )
+    for kind in ("auto", "text", "json"):
+        shown = show_text(asked.write(), kind)
+        assert shown.kind == "conversation"
+        who = re.findall(r'class="who">([^<]*)<', shown.html)
+        assert who == ["user", "assistant", "tool (weather)", "tools"]
+        assert "&lt;b&gt;Tartu" in shown.html
+        assert shown.raw is not None
+        assert "atgen" not in shown.raw + shown.html
+        assert "tool (weather): 3 mm" in shown.raw
 
 
 def test_a_kind_that_does_not_fit_falls_back_to_the_text() -> None:

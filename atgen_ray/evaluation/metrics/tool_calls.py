@@ -1,12 +1,10 @@
 """Tool calls as JSON: whether an answer calls the right functions with the right arguments."""
 
-import json
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
-_FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
+from atgen_ray.text.tool_calls import find_calls
 
 
 def tool_calls(prediction: str, references: Sequence[str]) -> float:
@@ -37,25 +35,3 @@ def _agree(made: list[Any] | None, reference: str) -> float:
             return 0.0
         left.remove(call)
     return 1.0
-
-
-def find_calls(text: str) -> list[Any] | None:
-    """Return the calls in `text` as [name, arguments] pairs; None if it holds no such JSON."""
-    fenced = _FENCE.search(text)
-    body = fenced[1] if fenced else text
-    start = min((at for at in (body.find("["), body.find("{")) if at >= 0), default=-1)
-    if start < 0:
-        return None
-    try:
-        value, _ = json.JSONDecoder().raw_decode(body[start:])
-        return [_read_call(call) for call in (value if isinstance(value, list) else [value])]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _read_call(call: Any) -> Any:
-    if not isinstance(call, dict):
-        raise TypeError("no object")
-    call = call.get("function", call)
-    arguments = call.get("arguments", call.get("parameters", {}))
-    return [call["name"], json.loads(arguments) if isinstance(arguments, str) else arguments]

@@ -23,6 +23,7 @@ from atgen_ray.runs.steps.labels import LabelSteps
 from atgen_ray.runs.tracking import Tracking
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
+from atgen_ray.text.conversation import show_example
 
 
 class ScoreSteps:
@@ -148,7 +149,7 @@ class ScoreSteps:
             evaluation.bootstrap_samples,
             evaluation.confidence,
             run.config.seed,
-            sources=texts,
+            sources={id_: show_example(text) for id_, text in texts.items()},
             resources=Resources(
                 evaluation.models, build_judges(self._labels.open_context(round, progress))
             ),

@@ -7,7 +7,7 @@ one click away.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from markupsafe import Markup
 from atgen_ray.config.annotators.people import DisplayKind
 from atgen_ray.data.conversations import is_conversation
 from atgen_ray.serving.pages.markdown import link_picture, render_markdown, sanitise
+from atgen_ray.text.conversation import Conversation, read_conversation
 
 LONGEST_JSON = 1_000_000  # characters that are parsed
 MOST_VALUES = 5_000  # of a JSON text that is folded
@@ -73,6 +74,8 @@ def show_text(
         column: name of its column, which helps to guess.
         window: characters that the model reads, where it does not read all of them.
     """
+    if (conversation := read_conversation(text)) is not None:
+        return _show_chat(conversation)
     lang = guess_language(text)
     if len(text) > LONGEST_SHOWN:
         kind = "text"
@@ -87,6 +90,24 @@ def show_text(
     if kind == "text":
         return ShownText(kind, raw, lang, None)
     return ShownText(kind, _cut(text, window, _DRAWN[kind]), lang, raw)
+
+
+def _show_chat(conversation: Conversation) -> ShownText:
+    """Return the conversation that is the input of an example, its tools below it."""
+    turns = [
+        Turn(
+            f"{turn.role} ({turn.name})" if turn.name else turn.role,
+            (
+                *([turn.content] if turn.content else []),
+                *({"calls": name, "arguments": arguments} for name, arguments in turn.calls),
+            ),
+        )
+        for turn in conversation.turns
+    ]
+    functions = tuple(tool["function"] for tool in conversation.tools)
+    text = conversation.show()
+    html = _draw_turns([*turns, *([Turn("tools", functions)] if functions else [])])
+    return ShownText("conversation", html, guess_language(text), _show_plain(text))
 
 
 def guess_kind(text: str, column: str = "") -> DisplayKind:
@@ -246,8 +267,10 @@ def _fold(value: Any, depth: int, left: list[int]) -> Markup:
 
 def _show_conversation(text: str) -> Markup | None:
     turns = list_turns(text)
-    if not turns:
-        return None
+    return _draw_turns(turns) if turns else None
+
+
+def _draw_turns(turns: Sequence[Turn]) -> Markup:
     left = [MOST_VALUES]
     shown = [
         Markup('<div class="turn"><p class="who">{}</p>{}</div>').format(

@@ -17,6 +17,7 @@ from atgen_ray.serving.pages.assets import asset_root
 from atgen_ray.serving.pages.display import show_text
 from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.sessions import SIGN_IN, csrf_token, is_own_path, read_cookie
+from atgen_ray.text.conversation import show_example
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -39,7 +40,9 @@ def page_environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(FILTERS, moment=_format_moment, shown=show_text)
+    environment.filters.update(
+        FILTERS, moment=_format_moment, shown=show_text, example=show_example
+    )
     environment.globals["assets"] = asset_root()
     return environment
 

@@ -20,6 +20,7 @@ from atgen_ray.serving.schemas.tasks import TaskId
 from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.roles import allow
 from atgen_ray.store.journal import Journal
+from atgen_ray.text.conversation import show_example
 
 EXCERPT = 240  # characters of an input in the list
 REVIEW: dict[str, Any] = {
@@ -58,7 +59,7 @@ def task_list_pages(journal: Journal, storage: str) -> APIRouter:
         filter = _filter_of(asked)
         found = listing.read_page(asked, asked.after, asked.limit)
         for task in found["tasks"]:
-            task["excerpt"] = _cut(task["input"], asked.q)
+            task["excerpt"] = _cut(show_example(task["input"]), asked.q)
         return render(
             request,
             "tasks.html.j2",

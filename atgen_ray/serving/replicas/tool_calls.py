@@ -3,17 +3,12 @@
 """
 
 import json
-import re
 import uuid
 from collections.abc import Collection
 from typing import Any
 
-from atgen_ray.evaluation.metrics.tool_calls import find_calls
 from atgen_ray.serving.schemas.chat import ChatBody
-
-OPENING = "<tool_call>"
-_TAGGED = re.compile(rf"{OPENING}\s*(.*?)\s*(?:</tool_call>|$)", re.DOTALL)
-_MARKS = ("<|python_tag|>", "[TOOL_CALLS]")
+from atgen_ray.text.tool_calls import split_calls
 
 
 def read_message(
@@ -26,16 +21,8 @@ def read_message(
         names: the tools that may be called. A text with a call of another, or none, is content.
         most: calls that are kept; None keeps all.
     """
-    if _TAGGED.search(text):
-        found = [call for each in _TAGGED.findall(text) for call in find_calls(each) or []]
-        content = _TAGGED.sub("", text).strip()
-    else:
-        bare = text.strip()
-        for mark in _MARKS:
-            bare = bare.removeprefix(mark).strip()
-        found = (find_calls(bare) or []) if bare.startswith(("{", "[")) else []
-        content = ""
-    if not found or not all(isinstance(name, str) and name in names for name, _ in found):
+    content, found = split_calls(text, names)
+    if not found:
         return text, []
     return content or None, [_show(name, arguments) for name, arguments in found[:most]]
 
