@@ -276,8 +276,8 @@ class Run:
                 hold answers. Default: jsonl.
             what: labels, one for an example; answers of single people, with their times, the
                 agreement and the decisions (jsonl or csv); dataset, a folder of labels with their
-                card; adapter; merged, the model with the adapter in its weights; report; or card,
-                that of the model.
+                card; adapter; merged, the model with the adapter in its weights; gguf, the same for
+                llama.cpp and Ollama; report; or card, that of the model.
             round: of adapter, merged model or card; default: the last one that was trained.
             tell: receives a line on what was measured, such as what rounding did to merged weights.
 

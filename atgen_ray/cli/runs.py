@@ -125,8 +125,8 @@ def export_run(
         typer.Option(
             help="labels: one for an example; answers: those of single people, with times, "
             "agreement and decisions (jsonl or csv); dataset: a folder of labels with their card; "
-            "adapter; merged: the model with the adapter in its weights; report; card: that of "
-            "the model."
+            "adapter; merged: the model with the adapter in its weights; gguf: the same for "
+            "llama.cpp and Ollama; report; card: that of the model."
         ),
     ] = "labels",
     output: Annotated[

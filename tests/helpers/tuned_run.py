@@ -27,14 +27,67 @@ LABELS = {
 PROMPT = {"template": "Sort: {{ input }}", "system": "You sort words."}
 
 
-def make_bfloat16_model(tiny_model: str, folder: Path) -> None:
-    """The tiny model in bfloat16, as most checkpoints are."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
-    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+
+def make_small_tokenizer() -> Any:
+    """Byte-level BPE of three hundred tokens with a chat template, as GPT-2's is made."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*TEXTS.values(), "You sort words."], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=special[0],
+        unk_token=special[0],
+        eos_token=special[2],
+        pad_token=special[2],
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def make_small_model(folder: Path, kind: str = "llama", dtype: str = "bfloat16") -> None:
+    """A model of two layers with random weights, larger than those that training begins with."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = make_small_tokenizer()
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=len(tokenizer) + 3,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=128 if kind == "qwen3" else 16,  # which Qwen 3 has of its own
+        max_position_embeddings=512,
+        tie_word_embeddings=kind == "llama",
+        initializer_range=0.1,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model: Any = AutoModelForCausalLM.from_config(config)
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            weight.data = torch.randn_like(weight)
+    model.to(getattr(torch, dtype)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def make_adapter(model: str, folder: Path, scale: float = 0.02) -> None:

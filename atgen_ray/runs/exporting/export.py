@@ -2,6 +2,7 @@
 card.
 """
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,15 @@ from atgen_ray.core.checkpoints import is_adapter
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.locations import check_output
 from atgen_ray.core.strict_json import encode_json
+from atgen_ray.models.loading import load_tokenizer
+from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.reporting.publish import compare_runs
 from atgen_ray.runs.exporting.cards import write_dataset_card, write_model_card
 from atgen_ray.runs.exporting.facts import RunFacts, collect_facts, number_people
 from atgen_ray.runs.exporting.folders import CARD, copy_adapter, count_files, make_folder
+from atgen_ray.runs.exporting.gguf_file import check_convertible, write_gguf
 from atgen_ray.runs.exporting.merging import Merged, save_merged, spread_out
+from atgen_ray.runs.exporting.modelfile import write_modelfile
 from atgen_ray.runs.messages import write_messages
 from atgen_ray.runs.queries import ANSWERS, LABELS, export_labels, read_labels
 from atgen_ray.runs.state import RunState
@@ -31,7 +36,8 @@ from atgen_ray.store.owner import name_user
 from atgen_ray.store.run_folder import RunFolder
 
 DATASET = "dataset"  # labels as a folder for a hub, with their card
-MODELS = ("adapter", "merged")
+GGUF = "gguf"
+MODELS = ("adapter", "merged", GGUF)
 PAGE = "report"
 MODEL_CARD = "card"
 KINDS = (LABELS, ANSWERS, DATASET, *MODELS, PAGE, MODEL_CARD)
@@ -154,7 +160,9 @@ def write_model(source: _Source, what: str, round: int | None, folder: Path) -> 
     round, stored = refer_tuned(source.journal, source.folder, round)
     tuned = stored.local()
     facts = collect_facts(config, source.journal, source.folder, round)
-    notes = []
+    notes: list[str] = []
+    if what == GGUF:
+        check_convertible(config.model)
     if what == "adapter":
         if not is_adapter(tuned):
             raise UserError(
@@ -162,10 +170,12 @@ def write_model(source: _Source, what: str, round: int | None, folder: Path) -> 
                 f"(training.method is {config.training.method}): expected merged"
             )
         copy_adapter(tuned, folder, facts.base)
+    elif what == GGUF:
+        notes += write_for_llama_cpp(source, facts, tuned, folder)
     else:
-        merged = merge(source, facts, tuned, folder)
-        notes.append(describe_rounding(merged))
-        source.tell(notes[-1])
+        notes.append(describe_rounding(merge(source, facts, tuned, folder)))
+    for note in notes:
+        source.tell(note)
     (folder / CARD).write_text(write_model_card(facts, what, notes), encoding="utf-8")
     return facts.labels
 
@@ -178,6 +188,29 @@ def merge(source: _Source, facts: RunFacts, tuned: Path, folder: Path) -> Merged
     texts = state.texts(label.id for label in labels)
     pairs = [(texts[label.id], label.text) for label in labels]
     return save_merged(config.model, config.prompt, tuned, pairs, folder)
+
+
+def write_for_llama_cpp(source: _Source, facts: RunFacts, tuned: Path, folder: Path) -> list[str]:
+    """Write the merged model as a GGUF file with its Modelfile; return what was measured."""
+    config = source.config
+    file = f"{config.name}.gguf"
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".merged-") as place:
+        whole = Path(place)
+        merged = merge(source, facts, tuned, whole)
+        apart = write_gguf(config.model, config.prompt, merged, whole, folder / file, config.name)
+        saved = config.model.model_copy(update={"id": place, "revision": None})
+        prompts = PromptBuilder(
+            load_tokenizer(saved), config.prompt, config.model.max_prompt_tokens
+        )
+    modelfile = write_modelfile(file, prompts, config.model)
+    (folder / "Modelfile").write_text(modelfile, encoding="utf-8")
+    notes = [describe_rounding(merged)]
+    if apart is not None:
+        notes.append(
+            f"The GGUF file was read back with transformers and gave the log-probabilities of the "
+            f"merged model: they differ by {apart}."
+        )
+    return notes
 
 
 def describe_rounding(merged: Merged) -> str:

@@ -95,7 +95,7 @@ def save_merged(
     tokenizer = load_tokenizer(model)
     builder = PromptBuilder(tokenizer, prompt, model.max_prompt_tokens)
     sequences = encode_pairs(builder, pairs)
-    with torch.no_grad(), _without_bars():
+    with torch.no_grad(), without_bars():
         loaded = load_unmerged(model, tuned)
         before = score_all(loaded, sequences)
         whole = loaded.merge_and_unload() if is_adapter(tuned) else loaded
@@ -115,7 +115,7 @@ def save_merged(
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """Keep transformers from drawing a bar for every checkpoint."""
     from transformers.utils import logging
 
