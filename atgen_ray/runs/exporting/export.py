@@ -93,10 +93,8 @@ def export_run(
                 page = output or Path(f"{name}-report.html")
                 return 1, compare_runs([name], storage, database_url, page)
             path = output or Path(f"{name}-card.md" if what == MODEL_CARD else f"{name}-{what}")
-            files, rows = _write(source, what, path, round)
-            said["rows"] = rows
-        noun = {DATASET: LABELS, MODEL_CARD: MODEL_CARD}.get(what, WEIGHTS)
-        note_export(journal, name, noun, what, rows, name_user(), str(path.absolute()))
+            place = str(path.absolute())
+            files, said["rows"] = write_part(source, what, path, round, name_user(), place)
     return files, path
 
 
@@ -118,8 +116,23 @@ def open_source(
     return _Source(config, journal, RunFolder(storage, name), tell)
 
 
+def write_part(
+    source: _Source, what: str, path: Path, round: int | None, by: str, place: str | None
+) -> tuple[int, int]:
+    """Write a data set, a model or a card to `path` and enter that it left the house; return how
+    many files were written, and how many labels they hold or learnt from.
+
+    Args:
+        by, place: as in `note_export`.
+    """
+    files, rows = _write(source, what, path, round)
+    noun = {DATASET: LABELS, MODEL_CARD: MODEL_CARD}.get(what, WEIGHTS)
+    note_export(source.journal, source.config.name, noun, what, rows, by, place)
+    return files, rows
+
+
 def _write(source: _Source, what: str, path: Path, round: int | None) -> tuple[int, int]:
-    """Return how many files were written, and how many labels they hold or learnt from."""
+    """Return what `write_part` returns."""
     if what == MODEL_CARD:
         check_output(path)
         trained, tuned = refer_tuned(source.journal, source.folder, round)
