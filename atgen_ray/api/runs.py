@@ -4,7 +4,7 @@ A `Run` is a name and a place. Every call reads the journal or the run's folder 
 goes on shows how far it has come.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -258,24 +258,39 @@ class Run:
 
     @without_traceback
     def export(
-        self, output: Location | None = None, *, format: str = "jsonl", what: str = "labels"
+        self,
+        output: Location | None = None,
+        *,
+        format: str | None = None,
+        what: str = "labels",
+        round: int | None = None,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> tuple[int, Path]:
-        """Write the labels to a file; return their number and the file.
+        """Write a part of the run to a file or a new folder; return the number of labels or files
+        that were written, and where.
 
         Args:
-            output: default: NAME.FORMAT in the working folder.
-            format: jsonl, parquet, csv, or huggingface, which is a folder for
-                `datasets.load_from_disk`; argilla or label-studio, which hold answers.
-            what: labels, one for an example; or answers of single people, with their times, the
-                agreement and the decisions (jsonl or csv).
+            output: default: NAME.FORMAT or NAME-WHAT in the working folder.
+            format: of labels: jsonl, parquet, csv, openai (chats for fine-tuning), or huggingface,
+                which is a folder for `datasets.load_from_disk`; argilla or label-studio, which
+                hold answers. Default: jsonl.
+            what: labels, one for an example; answers of single people, with their times, the
+                agreement and the decisions (jsonl or csv); dataset, a folder of labels with their
+                card; adapter; merged, the model with the adapter in its weights; gguf, the same for
+                llama.cpp and Ollama; report; or card, that of the model.
+            round: of adapter, merged model or card; default: the last one that was trained.
+            tell: receives a line on what was measured, such as what rounding did to merged weights.
 
         Raises:
-            UserError: an unknown format, or a file that cannot be written.
+            UserError: an unknown format, or an output that is there or cannot be written.
+
+        Example:
+            atgen_ray.open_run("demo").export("demo-merged", what="merged", tell=print)
         """
-        from atgen_ray.runs.queries import export_labels
+        from atgen_ray.runs.exporting.export import export_run
 
         path = None if output is None else Path(output)
-        return export_labels(self.name, *self.place, format, path, what)
+        return export_run(self.name, *self.place, what, format, path, round, tell)
 
     @without_traceback
     def import_labels(
@@ -389,20 +404,14 @@ class Run:
         return self._list_steps("selection")
 
     def _check_round(self, round: Any) -> int:
-        if not isinstance(round, int) or isinstance(round, bool) or not 0 <= round <= 999_999:
-            raise UserError(f"round is {str(round)[:80]!r}, expected a whole number from 0")
-        return round
+        from atgen_ray.runs.tuned_rounds import check_round
+
+        return check_round(round)
 
     def _explain_round(self, round: int, known: list[int], lack: str) -> str:
-        """Return one line on a round that lacks something, with the rounds that have it."""
-        have = ", ".join(str(at) for at in known)
-        hint = f"expected one of {have}" if known else "no round has by now"
-        return f"round {round} of run '{self.name}' {lack}; {hint}"
+        from atgen_ray.runs.tuned_rounds import explain_round
 
-    def _explain_missing(self, round: int, step: str, path: str) -> str:
-        from atgen_ray.runs.state import explain_missing
-
-        return explain_missing(self.name, round, step, path)
+        return explain_round(self.name, round, known, lack)
 
 
 @without_traceback
@@ -505,17 +514,8 @@ def _spread(metrics: Mapping[str, Any] | None, prefix: str) -> dict[str, float |
 
 def refer_adapter(run: Run, round: int | None) -> "Stored":
     """Return a reference to the adapter that `run.adapter` returns, for other nodes."""
-    from atgen_ray.store.layout import round_folder
+    from atgen_ray.runs.tuned_rounds import refer_tuned
+    from atgen_ray.store.existing import open_runs
 
-    folder = run._folder()
-    from atgen_ray.store.step_outputs import find_output
-
-    trained = run._find_steps("training")
-    round = max(trained, default=0) if round is None else run._check_round(round)
-    rel = f"{round_folder(round)}/adapter"
-    if round not in trained:
-        raise UserError(run._explain_round(round, sorted(trained), "has no adapter"))
-    found = find_output(folder, trained[round], rel)
-    if found is None:
-        raise UserError(run._explain_missing(round, "training", folder.path(rel)))
-    return found.refer(rel)
+    with open_runs(*run.place) as journal:
+        return refer_tuned(journal, run._folder(), round)[1]

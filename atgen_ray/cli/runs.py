@@ -111,32 +111,53 @@ def retry_run(
 def export_run(
     name: RunName,
     format: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="jsonl, parquet, csv, or huggingface, which is a folder; argilla or label-studio, "
-            "which hold answers."
+            "--format",
+            metavar="FORMAT",
+            help="Of labels: jsonl, parquet, csv, openai (chats for fine-tuning), or huggingface, "
+            "which is a folder; argilla or label-studio, which hold answers.",
+            show_default="jsonl",
         ),
-    ] = "jsonl",
+    ] = None,
     what: Annotated[
         str,
         typer.Option(
             help="labels: one for an example; answers: those of single people, with times, "
-            "agreement and decisions (jsonl or csv)."
+            "agreement and decisions (jsonl or csv); dataset: a folder of labels with their card; "
+            "adapter; merged: the model with the adapter in its weights; gguf: the same for "
+            "llama.cpp and Ollama; report; card: that of the model."
         ),
     ] = "labels",
     output: Annotated[
-        Path | None, typer.Option(help="File to write.", show_default="NAME.FORMAT")
+        Path | None,
+        typer.Option(help="File or new folder to write.", show_default="NAME.FORMAT or NAME-WHAT"),
+    ] = None,
+    round: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Round of adapter, merged model or card.",
+            show_default="the last one that was trained",
+        ),
     ] = None,
     storage: Storage = None,
 ) -> None:
-    """Write the labelled set of a run: id, input, text, annotator, dollars, round, and the run that
-    bought it; or the single answers of its people.
+    """Write what one takes home from a run: the labelled set (id, input, text, annotator, dollars,
+    round, and the run that bought it), the single answers of its people, a model, or a page on it.
     """
     from atgen_ray.annotation.human.exchange.label_export import TOOLS
 
-    count, path = open_run(name, storage=storage).export(output, format=format, what=what)
+    run = open_run(name, storage=storage)
+    count, path = run.export(output, format=format, what=what, round=round, tell=_tell)
     noun = "answers" if what == "answers" or format in TOOLS else "labels"
+    if what not in ("labels", "answers"):
+        noun = "file" if count == 1 else "files"
     typer.echo(f"{count} {noun}: {path}")
+
+
+def _tell(line: str) -> None:
+    typer.echo(printable(line))
 
 
 @app.command("import")

@@ -74,13 +74,13 @@ def find_context(model: ModelConfig) -> int | None:
     """Return the positions that the model has for prompt and answer together, or None where its
     configuration does not say.
     """
-    positions: int | None = getattr(_read_config(model), "max_position_embeddings", None)
+    positions: int | None = getattr(read_model_config(model), "max_position_embeddings", None)
     return positions
 
 
 def count_vocabulary(model: ModelConfig) -> int:
     """Return the token ids that the model has; its tokenizer may have more."""
-    return int(_read_config(model).vocab_size)
+    return int(read_model_config(model).vocab_size)
 
 
 def find_stored_dtype(model: ModelConfig) -> "torch.dtype":
@@ -89,11 +89,11 @@ def find_stored_dtype(model: ModelConfig) -> "torch.dtype":
     """
     import torch
 
-    stored = getattr(_read_config(model), "dtype", None)
+    stored = getattr(read_model_config(model), "dtype", None)
     return stored if isinstance(stored, torch.dtype) else torch.float32
 
 
-def _read_config(model: ModelConfig) -> Any:
+def read_model_config(model: ModelConfig) -> Any:
     """Return the part of the model's configuration that is about text."""
     from transformers import AutoConfig
 

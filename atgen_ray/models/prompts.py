@@ -92,6 +92,11 @@ class PromptBuilder:
         eos = self.tokenizer.eos_token_id
         return [self._end] if eos is None or eos == self._end else [self._end, eos]
 
+    @property
+    def adds_bos(self) -> bool:
+        """Return whether a token that no template writes begins every prompt."""
+        return bool(self._bos)
+
     def render(self, text: str) -> str:
         """Return the whole prompt as text: system turn, few-shot turns, the user turn `text`,
         prompt.response_start.

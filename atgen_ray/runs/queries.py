@@ -23,6 +23,7 @@ from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.locations import check_folder
 from atgen_ray.core.records import INHERITED
 from atgen_ray.core.strict_json import encode_json
+from atgen_ray.runs.messages import write_messages
 from atgen_ray.store.changes import audited
 from atgen_ray.store.events import CHANGED
 from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 
     from atgen_ray.selection import Bound
 
-FORMATS = ("jsonl", "parquet", "csv", "huggingface")
+OPENAI = "openai"  # chats for fine-tuning
+FORMATS = ("jsonl", "parquet", "csv", "huggingface", OPENAI)
 LABELS = "labels"  # what a model trains on: one for an example
 ANSWERS = "answers"  # of single people
 DEAD_LETTERS = 1000  # that a view of a run has
@@ -194,16 +196,15 @@ def export_labels(
     what: str = LABELS,
 ) -> tuple[int, Path]:
     """Write every label of a run in `storage` to a file, as `write_labels`, or every single answer
-    of its people, as `write_answers`; by default to NAME.FORMAT in the working folder. Return their
-    number and the file.
+    of its people, as `write_answers`; by default to NAME.FORMAT in the working folder (chats to
+    NAME-openai.jsonl). Return their number and the file.
 
     Raises:
-        UserError: as `open_runs`, `write_labels` and `write_answers`, or an unknown `what`.
+        UserError: as `open_runs`, `write_labels` and `write_answers`.
     """
-    if what not in (LABELS, ANSWERS):
-        raise UserError(f"--what is {what[:80]!r}, expected {LABELS} or {ANSWERS}")
     tool = format in TOOLS  # whose files hold answers
-    path = output or Path(f"{name}.{'json' if tool else format}")
+    file = f"{name}-{OPENAI}.jsonl" if format == OPENAI else f"{name}.{'json' if tool else format}"
+    path = output or Path(file)
     if tool or what == ANSWERS:
         check_folder(path)
         with open_runs(storage, database_url) as journal:
@@ -225,7 +226,8 @@ def write_labels(journal: Journal, storage: str, name: str, format: str, path: P
     annotator, dollars, round, run.
 
     `run` is the run that bought the label: another one where the label was taken over, at no cost
-    to this run. The format `huggingface` is a folder, which `datasets.load_from_disk` reads.
+    to this run. The format `huggingface` is a folder, which `datasets.load_from_disk` reads;
+    `openai` has a chat for each label in place of the columns.
 
     Raises:
         UserError: an unknown format or run, a storage without the run's pool, or a file that cannot
@@ -233,7 +235,11 @@ def write_labels(journal: Journal, storage: str, name: str, format: str, path: P
     """
     _check_export(format, path)
     rows = read_labels(journal, storage, name)
-    _write(rows, path, format)
+    if format == OPENAI:
+        prompt = journal.run(name).config.get("prompt") or {}
+        _write([*write_messages(rows, prompt.get("system"))], path, "jsonl")
+    else:
+        _write(rows, path, format)
     return len(rows)
 
 
@@ -315,7 +321,7 @@ def read_picks(folder: RunFolder, round: int) -> list[dict[str, Any]]:
 def _check_export(format: str, path: Path) -> None:
     if format not in FORMATS:
         raise UserError(
-            f"--format is {format!r}, expected jsonl, parquet, csv, huggingface, "
+            f"--format is {format!r}, expected {', '.join(FORMATS)}, "
             f"{' or '.join(TOOLS)}{nearest(format, (*FORMATS, *TOOLS))}"
         )
     check_folder(path)

@@ -55,6 +55,8 @@ from atgen_ray.runs.driver import (
     stop_controller,
 )
 from atgen_ray.runs.estimate import plan_within_ray
+from atgen_ray.runs.exporting.archive import stream_zip
+from atgen_ray.runs.exporting.export import open_source, write_part
 from atgen_ray.runs.queries import ask_to_stop, describe_run, summarize_runs, write_labels
 from atgen_ray.runs.retention import watch_retention
 from atgen_ray.serving.drain import is_ending
@@ -311,6 +313,34 @@ class RunManager:
             if output.is_dir():
                 output = Path(shutil.make_archive(str(Path(folder, name)), "zip", output))
             return output.read_bytes()
+
+    def pack(self, name: str, what: str, round: int | None, by: str) -> Iterator[bytes]:
+        """Return a data set or an adapter with its card for `by`, as a zip archive that is made
+        while it is read; of a card the text alone.
+
+        Args:
+            what: dataset, adapter or card.
+            round: of a model; default: the last one that was trained.
+
+        Raises:
+            UserError: the round has no adapter.
+        """
+        self._find(name)
+        service = self._service
+        source = open_source(self._journal, name, service.storage, service.database_url)
+        place = tempfile.TemporaryDirectory(prefix="atgen-export-")
+        try:
+            path = Path(place.name, what)
+            write_part(source, what, path, round, by, None)
+        except BaseException:
+            place.cleanup()
+            raise
+
+        def read() -> Iterator[bytes]:
+            with place:
+                yield from stream_zip(path) if path.is_dir() else [path.read_bytes()]
+
+        return read()
 
     def report(self, names: Sequence[str], by: str) -> str:
         """Return the report on one run, or on several compared, for `by`."""

@@ -437,12 +437,12 @@ def test_an_unknown_run_is_named_with_the_nearest(storage: str, command: str) ->
     [
         (
             ["--format", "json"],
-            "--format is 'json', expected jsonl, parquet, csv, huggingface, argilla or "
+            "--format is 'json', expected jsonl, parquet, csv, huggingface, openai, argilla or "
             "label-studio; did you mean 'jsonl'?",
         ),
         (
             ["--format", "xlsx"],
-            "--format is 'xlsx', expected jsonl, parquet, csv, huggingface, argilla or "
+            "--format is 'xlsx', expected jsonl, parquet, csv, huggingface, openai, argilla or "
             "label-studio; known: argilla, csv, hugg",
         ),
         (["--output", "."], "--output is '.', which cannot be written: Is a directory"),

@@ -88,7 +88,9 @@ def run_pages(
         admin_calls = request.state.caller.role == "admin"
         parts = {key: part for key, part in PARTS.items() if admin_calls or key in FOR_ANNOTATORS}
         found = _describe(service, journal, views, name)
-        return render(request, "run_page.html.j2", parts=parts, open=OPEN, **found)
+        steps = journal.committed_steps(name) if admin_calls else ()
+        tuned = any(step == "training" for _, step in steps)
+        return render(request, "run_page.html.j2", parts=parts, open=OPEN, tuned=tuned, **found)
 
     @router.get("/runs/{name}/parts/state", dependencies=anybody)
     def state(request: Request, name: Name) -> Response:

@@ -5,6 +5,7 @@ export.
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from atgen_ray.core.names import NAME_PATTERN
@@ -28,6 +29,12 @@ MEDIA = {
     "parquet": "application/vnd.apache.parquet",
     "csv": "text/csv",
     "huggingface": "application/zip",
+    "openai": "application/x-ndjson",
+}
+PACKED = {  # beside labels: media type, and the ending of the file
+    "dataset": ("application/zip", "zip"),
+    "adapter": ("application/zip", "zip"),
+    "card": ("text/markdown", "md"),
 }
 
 
@@ -201,17 +208,30 @@ def run_routes(control: RunManager) -> APIRouter:
         "/{name}/export",
         dependencies=leader,
         response_class=Response,
-        responses=describe_files(*MEDIA.values()),
+        responses=describe_files(*dict.fromkeys(MEDIA.values()), "text/markdown"),
     )
     def export_run(
         request: Request,
         name: Name,
-        format: Literal["jsonl", "parquet", "csv", "huggingface"] = "jsonl",
+        format: Literal["jsonl", "parquet", "csv", "huggingface", "openai"] = "jsonl",
+        what: Literal["labels", "dataset", "adapter", "card"] = "labels",
+        round: Annotated[int | None, Query(ge=1, description="Of adapter and card")] = None,
     ) -> Response:
-        """Download the labelled set as a file; a Hugging Face dataset is packed as zip."""
-        ending = "zip" if format == "huggingface" else format
+        """Download the labelled set as a file; a Hugging Face dataset is packed as zip. Or a data
+        set or the adapter, each with its card, as zip; or the card of the model.
+
+        Merged weights and GGUF files are made by the command line, which loads the model.
+        """
+        by = request.state.caller.name
+        if what != "labels":
+            media, ending = PACKED[what]
+            disposition = {"Content-Disposition": f'attachment; filename="{name}-{what}.{ending}"'}
+            parts = control.pack(name, what, round, by)
+            return StreamingResponse(parts, media_type=media, headers=disposition)
+        ending = {"huggingface": "zip", "openai": "openai.jsonl"}.get(format, format)
         disposition = {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
-        content = control.export(name, format, request.state.caller.name)
-        return Response(content, media_type=MEDIA[format], headers=disposition)
+        return Response(
+            control.export(name, format, by), media_type=MEDIA[format], headers=disposition
+        )
 
     return router
