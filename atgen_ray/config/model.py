@@ -45,7 +45,7 @@ class ModelConfig(Section):
 
 
 class TargetModelConfig(ModelConfig):
-    """The target model, which may begin as one that is fine-tuned already."""
+    """The language model that is fine-tuned: the target model, as it is or with an adapter."""
 
     adapter: str | None = Field(
         None,

@@ -128,7 +128,7 @@ WRONG_SETTINGS = {
     "selection.first.strategy",
     "selection.parameters.stratta=3": "unknown key 'selection.parameters.stratta'; did you mean "
     "'strata'?",
-    "selection.first={strategy: random, parameters: {strata: 3}}": (
+    "selection.first={strategy: kmeans, parameters: {strata: 3}}": (
         "unknown key 'selection.first.parameters.strata'; none is known here"
     ),
     "selection.parameters.strata=few": "selection.parameters.strata is 'few', expected a valid "

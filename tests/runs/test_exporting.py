@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import atgen_ray
 from atgen_ray.config import ModelConfig, PromptConfig
 from atgen_ray.core.errors import UserError
-from atgen_ray.data.conversations import is_conversation, read_answer, render_question
+from atgen_ray.data.conversations import is_conversation, read_answer, read_question
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.runs.exporting import gguf_file, merging
 from atgen_ray.runs.exporting.export import describe_rounding
@@ -35,8 +35,11 @@ from atgen_ray.runs.exporting.merging import (
     spread_out,
 )
 from atgen_ray.runs.exporting.modelfile import write_modelfile
+from atgen_ray.runs.messages import write_messages
 from atgen_ray.store.exports import list_exports
 from atgen_ray.store.journal import open_journal
+from atgen_ray.text.conversation import Conversation, Turn
+from atgen_ray.text.tool_calls import write_calls
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +335,27 @@ def test_labels_are_chats_of_openais_format(runs: Path) -> None:
     for chat, id_ in zip(chats, LABELS, strict=True):
         turns = chat["messages"]
         assert read_answer(turns) == LABELS[id_][0]
-        assert render_question(turns[1:]) == TEXTS[id_]
+        assert read_question(turns[1:], {}).last_question == TEXTS[id_]
+
+
+def test_a_conversation_is_exported_with_its_turns_tools_and_calls() -> None:
+    tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+    called = Turn("assistant", "", (("look_up", {"place": "Oslo"}),), ("c1",))
+    told = Turn("tool", "cold", (), ("c1",), "look_up")
+    asked = (Turn("system", "Be brief."), Turn("user", "How warm?"), called, told)
+    text = Conversation((*asked, Turn("user", "And in Rome?")), (tool,)).write()
+    answer = write_calls([("look_up", {"place": "Rome"})])
+    (chat,) = write_messages([{"input": text, "text": answer}], "You sort words.")
+    assert chat["tools"] == [tool]
+    assert [turn["role"] for turn in chat["messages"]] == [
+        "system", "user", "assistant", "tool", "user", "assistant"
+    ]  # fmt: skip
+    assert chat["messages"][0]["content"] == "Be brief."
+    call = chat["messages"][-1]["tool_calls"][0]["function"]
+    assert call == {"name": "look_up", "arguments": '{"place": "Rome"}'}
+    # What is exported is read back as it was.
+    assert read_answer(chat["messages"]) == answer
+    assert read_question(chat["messages"], chat).write() == text
 
 
 # ---- what is entered, and mistakes
