@@ -265,6 +265,8 @@ class Run:
         what: str = "labels",
         round: int | None = None,
         tell: Callable[[str], None] = lambda line: None,
+        push: str | None = None,
+        public: bool = False,
     ) -> tuple[int, Path]:
         """Write a part of the run to a file or a new folder; return the number of labels or files
         that were written, and where.
@@ -280,6 +282,9 @@ class Run:
                 llama.cpp and Ollama; report; or card, that of the model.
             round: of adapter, merged model or card; default: the last one that was trained.
             tell: receives a line on what was measured, such as what rounding did to merged weights.
+            push: OWNER/NAME of a repository of the hub, to which a data set, a model or a card is
+                pushed then, with the token in HF_TOKEN.
+            public: let others read that repository; by default it must be private.
 
         Raises:
             UserError: an unknown format, or an output that is there or cannot be written.
@@ -290,7 +295,7 @@ class Run:
         from atgen_ray.runs.exporting.export import export_run
 
         path = None if output is None else Path(output)
-        return export_run(self.name, *self.place, what, format, path, round, tell)
+        return export_run(self.name, *self.place, what, format, path, round, tell, push, public)
 
     @without_traceback
     def import_labels(

@@ -141,6 +141,17 @@ def export_run(
             show_default="the last one that was trained",
         ),
     ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Repository of the Hugging Face hub to push a data set, a model or a card to, by "
+            "the token in HF_TOKEN; a new one is private.",
+        ),
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Let others read that repository.")
+    ] = False,
     storage: Storage = None,
 ) -> None:
     """Write what one takes home from a run: the labelled set (id, input, text, annotator, dollars,
@@ -149,7 +160,9 @@ def export_run(
     from atgen_ray.annotation.human.exchange.label_export import TOOLS
 
     run = open_run(name, storage=storage)
-    count, path = run.export(output, format=format, what=what, round=round, tell=_tell)
+    count, path = run.export(
+        output, format=format, what=what, round=round, tell=_tell, push=push, public=public
+    )
     noun = "answers" if what == "answers" or format in TOOLS else "labels"
     if what not in ("labels", "answers"):
         noun = "file" if count == 1 else "files"

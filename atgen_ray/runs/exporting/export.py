@@ -22,6 +22,7 @@ from atgen_ray.runs.exporting.cards import write_dataset_card, write_model_card
 from atgen_ray.runs.exporting.facts import RunFacts, collect_facts, number_people
 from atgen_ray.runs.exporting.folders import CARD, copy_adapter, count_files, make_folder
 from atgen_ray.runs.exporting.gguf_file import check_convertible, write_gguf
+from atgen_ray.runs.exporting.hub import check_push, push
 from atgen_ray.runs.exporting.merging import Merged, save_merged, spread_out
 from atgen_ray.runs.exporting.modelfile import write_modelfile
 from atgen_ray.runs.messages import write_messages
@@ -41,6 +42,7 @@ MODELS = ("adapter", "merged", GGUF)
 PAGE = "report"
 MODEL_CARD = "card"
 KINDS = (LABELS, ANSWERS, DATASET, *MODELS, PAGE, MODEL_CARD)
+_PUSHED = ", ".join((DATASET, *MODELS)) + f" or {MODEL_CARD}"
 WEIGHTS = "labels in weights"  # what a model is, in the list of exports
 
 Tell = Callable[[str], None]
@@ -65,6 +67,8 @@ def export_run(
     output: Path | None = None,
     round: int | None = None,
     tell: Tell = lambda line: None,
+    repository: str | None = None,
+    public: bool = False,
 ) -> tuple[int, Path]:
     """Write a part of a run to `output`, by default NAME-WHAT in the working folder; return the
     number of labels or files that were written, and where.
@@ -74,6 +78,8 @@ def export_run(
         format: of labels and answers; default: jsonl.
         round: of a model; default: the last one that was trained.
         tell: receives a line on each thing that was found out, such as the loss of rounding.
+        repository: OWNER/NAME on the hub, to which a data set, a model or a card is pushed then.
+        public: let others read the repository.
 
     Raises:
         UserError: an unknown run, kind, format or round, or an output that cannot be written.
@@ -82,6 +88,10 @@ def export_run(
         raise UserError(f"--what is {what[:80]!r}, expected a known kind{nearest(what, KINDS)}")
     if round is not None and what not in (*MODELS, MODEL_CARD):
         raise UserError(f"--round is {round}, but --what {what} is of the whole run: leave it out")
+    if repository is not None:
+        if what not in (DATASET, *MODELS, MODEL_CARD):
+            raise UserError(f"--push takes {_PUSHED}, but --what is '{what}'")
+        check_push(repository)
     if what in (LABELS, ANSWERS):
         return export_labels(name, storage, database_url, format or "jsonl", output, what)
     if format is not None:
@@ -95,7 +105,25 @@ def export_run(
             path = output or Path(f"{name}-card.md" if what == MODEL_CARD else f"{name}-{what}")
             place = str(path.absolute())
             files, said["rows"] = write_part(source, what, path, round, name_user(), place)
+        if repository is not None:
+            _push(source, what, path, said["rows"], repository, public)
     return files, path
+
+
+def _push(source: _Source, what: str, path: Path, rows: int, repository: str, public: bool) -> None:
+    """Push what was written to the hub, and enter that it went there."""
+    name = source.config.name
+    kind = "dataset" if what == DATASET else "model"
+    with audited(source.journal.database, f"push {what}", run=name, to=repository) as said:
+        said["rows"] = rows
+        url = push(path, repository, kind, public, f"{what} of the run {name} of atgen-ray")
+    note_export(source.journal, name, _noun(what), what, rows, name_user(), url)
+    source.tell(f"pushed to {url}{'' if public else ', which is private'}")
+
+
+def _noun(what: str) -> str:
+    """Return what an export holds, for the list of exports."""
+    return {DATASET: LABELS, MODEL_CARD: MODEL_CARD}.get(what, WEIGHTS)
 
 
 def open_source(
@@ -126,8 +154,7 @@ def write_part(
         by, place: as in `note_export`.
     """
     files, rows = _write(source, what, path, round)
-    noun = {DATASET: LABELS, MODEL_CARD: MODEL_CARD}.get(what, WEIGHTS)
-    note_export(source.journal, source.config.name, noun, what, rows, by, place)
+    note_export(source.journal, source.config.name, _noun(what), what, rows, by, place)
     return files, rows
 
 
