@@ -257,6 +257,41 @@ class Run:
         return retry_run(self.name, *self.place, only, give_up)
 
     @without_traceback
+    def promote(self, round: int, *, metric: str | None = None, force: bool = False) -> str:
+        """Let the name `<base>:<run>` stand for the adapter of `round` in every service, and
+        return a sentence that says so with the score.
+
+        Args:
+            metric: by which it is compared with what it replaces; default: the run's first one
+                that has a direction.
+            force: promote it even if it is shown to be worse.
+
+        Raises:
+            UserError: it is shown to be worse, or the run has not trained in that round.
+        """
+        from atgen_ray.runs.queries import promote_run
+
+        return promote_run(self.name, *self.place, round, metric, force)
+
+    @without_traceback
+    def take_promotion_back(self) -> str:
+        """Go back to the adapter that was promoted before, and return a sentence that says so.
+
+        Raises:
+            UserError: nothing is promoted.
+        """
+        from atgen_ray.runs.queries import promote_run
+
+        return promote_run(self.name, *self.place, None)
+
+    @without_traceback
+    def promotions(self) -> list[str]:
+        """Return one line for each promotion and each way back, the oldest first."""
+        from atgen_ray.runs.queries import show_promotions
+
+        return show_promotions(self.name, *self.place)
+
+    @without_traceback
     def export(
         self,
         output: Location | None = None,

@@ -1,4 +1,4 @@
-"""Commands `atgen-ray runs`: list, show, stop, retry, export, import and calibrate."""
+"""Commands `atgen-ray runs`: list, show, stop, retry, promote, export, import and calibrate."""
 
 import json
 from pathlib import Path
@@ -10,9 +10,11 @@ from rich.table import Table
 from atgen_ray.api.runs import list_runs as read_runs
 from atgen_ray.api.runs import open_run
 from atgen_ray.cli.options import AsJson, RunName, Storage, console
-from atgen_ray.core.errors import printable
+from atgen_ray.core.errors import UserError, printable
 
-app = typer.Typer(no_args_is_help=True, help="List, show, stop, retry, export and calibrate runs.")
+app = typer.Typer(
+    no_args_is_help=True, help="List, show, stop, retry, promote, export and calibrate runs."
+)
 
 
 @app.command("list")
@@ -65,6 +67,8 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
             f"-> {change['now']!r}"
         )
         typer.echo(printable(line))
+    for line in open_run(name, storage=storage).promotions():
+        typer.echo(line)
     for line in view["label_changes"]:
         typer.echo(line)
     for letter in view["dead_letters"]:
@@ -105,6 +109,41 @@ def retry_run(
     asks for it again, with the settings that the run has.
     """
     typer.echo(open_run(name, storage=storage).retry(only, give_up=give_up))
+
+
+@app.command("promote")
+def promote_run(
+    name: RunName,
+    round: Annotated[
+        int | None,
+        typer.Argument(metavar="[ROUND]", help="Round whose adapter the name stands for."),
+    ] = None,
+    back: Annotated[
+        bool, typer.Option("--back", help="Go back to what was promoted before.")
+    ] = False,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC",
+            help="Score that must not be shown to be worse.",
+            show_default="the run's first one",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote it even if it is shown to be worse.")
+    ] = False,
+    storage: Storage = None,
+) -> None:
+    """Let the model's name BASE:RUN answer with the adapter of a round, at once in every service;
+    it is refused if its score is shown to be worse than that of what it replaces.
+    """
+    if back == (round is not None):
+        raise UserError("expected ROUND or --back, one of the two")
+    run = open_run(name, storage=storage)
+    if round is None:
+        typer.echo(run.take_promotion_back())
+    else:
+        typer.echo(run.promote(round, metric=metric, force=force))
 
 
 @app.command("export")

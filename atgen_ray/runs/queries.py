@@ -24,6 +24,7 @@ from atgen_ray.core.locations import check_folder
 from atgen_ray.core.records import INHERITED
 from atgen_ray.core.strict_json import encode_json
 from atgen_ray.runs.messages import write_messages
+from atgen_ray.runs.promotion import describe_promotion, promote_round, take_promotion_back
 from atgen_ray.store.changes import audited
 from atgen_ray.store.events import CHANGED
 from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
@@ -33,6 +34,7 @@ from atgen_ray.store.label_changes import describe_stale_labels
 from atgen_ray.store.layout import AUDIT_MODELS, PROVIDER_STATE, round_folder
 from atgen_ray.store.ledger import read_balance, read_inherited
 from atgen_ray.store.owner import name_user
+from atgen_ray.store.promotions import list_promotions
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.run_records import explain_end
 from atgen_ray.store.totals import RunTotals
@@ -185,6 +187,39 @@ def retry_run(
         audited(journal.database, "retry run", run=name, only=only, batch=batch),
     ):
         return str(reopen_requests(journal, name, only, batch))
+
+
+def promote_run(
+    name: str,
+    storage: str,
+    database_url: SecretStr | None,
+    round: int | None,
+    metric: str | None = None,
+    force: bool = False,
+) -> str:
+    """Promote the adapter of `round` of a run in `storage`, as `promote_round`; None: go back to
+    the promotion before. Return a sentence that says what holds now.
+
+    Raises:
+        UserError: as `open_runs`, `promote_round` and `take_promotion_back`.
+    """
+    with open_runs(storage, database_url) as journal:
+        if round is None:
+            with audited(journal.database, "take promotion back", run=name):
+                return take_promotion_back(journal, name)
+        target = f"round {round}"
+        with audited(journal.database, "promote round", run=name, target=target, force=force):
+            return promote_round(journal, storage, name, round, metric, force)
+
+
+def show_promotions(name: str, storage: str, database_url: SecretStr | None) -> list[str]:
+    """Return one line for each promotion of a run and each way back, the oldest first."""
+    with open_runs(storage, database_url) as journal:
+        return [
+            f"{datetime.fromtimestamp(event.time, UTC):%Y-%m-%d %H:%M:%S} "
+            f"{describe_promotion(event)}"
+            for event in list_promotions(journal, name)
+        ]
 
 
 def export_labels(

@@ -54,8 +54,12 @@ class Answers:
 
     async def open_meter(self, body: Any, caller: Caller) -> Meter:
         """Return the meter of one answer; raises ApiError 404 or 429."""
-        self.check(body, caller)
-        return await run_in_threadpool(Meter, self._budget, caller, body)
+
+        def open() -> Meter:
+            self.check(body, caller)  # may ask the journal which adapter a name stands for
+            return Meter(self._budget, caller, body)
+
+        return await run_in_threadpool(open)
 
     async def whole(
         self, body: ChatBody | CompletionBody | EmbeddingBody, caller: Caller

@@ -57,6 +57,7 @@ from atgen_ray.runs.driver import (
 from atgen_ray.runs.estimate import plan_within_ray
 from atgen_ray.runs.exporting.archive import stream_zip
 from atgen_ray.runs.exporting.export import open_source, write_part
+from atgen_ray.runs.promotion import ShownWorseError, promote_round, take_promotion_back
 from atgen_ray.runs.queries import ask_to_stop, describe_run, summarize_runs, write_labels
 from atgen_ray.runs.retention import watch_retention
 from atgen_ray.serving.drain import is_ending
@@ -290,6 +291,35 @@ class RunManager:
         if has_controller(name):
             raise ApiError(409, f"run '{name}' goes on; expected one that was stopped or has ended")
         remove_run(self._journal, self._service.storage, name)
+
+    def promote(self, name: str, round: int, metric: str | None, force: bool) -> str:
+        """Let the run's name stand for the adapter of `round`; return a sentence that says so.
+
+        Raises:
+            ApiError: 409, its score is shown to be worse.
+            UserError: the run has not trained in that round, or has no such metric.
+        """
+        self._find(name)
+        try:
+            return promote_round(self._journal, self._service.storage, name, round, metric, force)
+        except ShownWorseError as error:
+            raise ApiError(
+                409, str(error).replace("--force promotes", "force=true promotes")
+            ) from None
+
+    def take_promotion_back(self, name: str) -> str:
+        """Go back to the adapter that was promoted before; return a sentence that says so.
+
+        Raises:
+            ApiError: 409, nothing is promoted.
+        """
+        self._find(name)
+        try:
+            return take_promotion_back(self._journal, name)
+        except StorageUnavailableError:
+            raise
+        except UserError as error:
+            raise ApiError(409, str(error)) from None
 
     def retry(self, name: str, only: str | None) -> str:
         """Open what ended without a label, so that it is asked again, and continue the run; return

@@ -188,6 +188,8 @@ SCOPED = {
         ("POST", "/api/v1/runs/{name}/retry"),
         ("PUT", "/api/v1/runs/{name}/title"),
         ("PUT", "/api/v1/runs/{name}/archived"),
+        ("PUT", "/api/v1/runs/{name}/promoted"),
+        ("DELETE", "/api/v1/runs/{name}/promoted"),
         ("GET", "/api/v1/runs/{name}/metrics"),
         ("GET", "/api/v1/runs/{name}/events"),
         ("GET", "/api/v1/runs/{name}/export"),

@@ -1,5 +1,6 @@
 """Names of models: `<base>`, or `<base>:<run>-<round>` for the adapter that a run trained in a
-round; that of a fine-tuning job is `ft:<base>:<suffix>:<id>`.
+round; that of a fine-tuning job is `ft:<base>:<suffix>:<id>`. `<base>:<run>` is the adapter that is
+promoted.
 
 The journal says which adapters exist, and the run's folder holds them. A replica has no state of
 its own beyond these two: after a restart it finds every adapter again.
@@ -23,6 +24,7 @@ from atgen_ray.serving.tuned_names import name_model as tuned_name
 from atgen_ray.store.events import Event
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
+from atgen_ray.store.promotions import find_promoted
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import find_output
 
@@ -60,9 +62,11 @@ class AdapterDirectory:
         self._journal = journal
         # Each with the time at which its weights were written (ns).
         self._known: dict[str, tuple[int, Adapter]] = {}
+        self._trained: set[str] = set()  # names that are <run>-<round>, and not those of runs
 
     def parse(self, model: str) -> str | None:
-        """Return the adapter's name in a model's name; None for the base model.
+        """Return the adapter's name in a model's name, `<run>-<round>`; None for the base model. Of
+        `<base>:<run>` it is the adapter promoted now, which the journal is asked for each time.
 
         Raises:
             ApiError: 404, another base model, or a name that no adapter can have.
@@ -70,12 +74,49 @@ class AdapterDirectory:
         if (tuned := find_adapter(self.base, model)) is not None:
             return tuned
         base, colon, name = model.partition(":")
-        if base != self.base or (colon and not ADAPTER.fullmatch(name)):
+        if base != self.base or (colon and not NAME_PATTERN.fullmatch(name)):
             raise ApiError(
                 404,
-                f"model {model[:200]!r} is unknown, expected {self.base} or {self.base}:RUN-ROUND",
+                f"model {model[:200]!r} is unknown, expected {self.base}, {self.base}:RUN-ROUND or "
+                f"{self.base}:RUN",
             )
-        return name if colon else None
+        if not colon:
+            return None
+        return self._find_promoted(name) or name
+
+    def _find_promoted(self, name: str) -> str | None:
+        """Return the promoted adapter of the run `name`; None where the name is `<run>-<round>` of
+        a run that there is.
+
+        Raises:
+            ApiError: 404, there is no such run, or it has no promoted adapter.
+        """
+        trained = ADAPTER.fullmatch(name)
+        if name in self._trained:
+            return None
+        if trained is not None and (
+            self._journal.find_run(trained["run"]) is not None
+            or self._journal.find_run(name) is None
+        ):
+            self._trained.add(name)
+            return None
+        if self._journal.find_run(name) is None:
+            raise ApiError(404, f"model '{self.base}:{name}' is unknown: there is no run '{name}'")
+        promoted = find_promoted(self._journal, name)
+        if promoted is None:
+            raise ApiError(
+                404,
+                f"model '{self.base}:{name}' is unknown: run '{name}' has no promoted adapter, "
+                f"expected {self.base}:{name}-ROUND",
+            )
+        return f"{name}-{promoted.round}"
+
+    def find_named(self, model: str) -> Adapter | None:
+        """Return the adapter that a model's name stands for, as `parse` and `find`; None: the base
+        model.
+        """
+        name = self.parse(model)
+        return None if name is None else self.find(name)
 
     def find(self, name: str) -> Adapter:
         """Return the adapter `<run>-<round>`, fetched to local disk.
@@ -135,6 +176,8 @@ class AdapterDirectory:
                         name = f"{self.base}:{record.name}-{round}"
                         tuned = tuned_name(self.base, record.name) if round == ROUND else None
                         names.append((tuned or name, event.time))
+                if promoted := find_promoted(self._journal, record.name):
+                    names.append((f"{self.base}:{record.name}", promoted.time))
         return names
 
     def has_live_controller(self, run: str) -> bool:

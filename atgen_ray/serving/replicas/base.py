@@ -101,6 +101,13 @@ def fingerprint(engine: str, adapter: Adapter | None) -> str:
     return f"{engine}-{adapter.digest[:16] if adapter else 'base'}"
 
 
+async def find_named(directory: AdapterDirectory, model: str) -> Adapter | None:
+    """Return the adapter that a model's name stands for; None: the base model."""
+    if model == directory.base:
+        return None
+    return await asyncio.to_thread(directory.find_named, model)
+
+
 def check_digest(adapter: Adapter | None, digest: str | None) -> None:
     """Raise ApiError 409 unless the adapter has the digest that the run expects."""
     if (adapter.digest if adapter else None) != digest:
@@ -131,7 +138,7 @@ class TokenReplica:
         self._meter = Meter()
 
     async def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:
-        adapter = await self._find(self._directory.parse(body.model))
+        adapter = await find_named(self._directory, body.model)
         requests = await asyncio.to_thread(self._builder.build, body, _key(adapter))
         echo = isinstance(body, CompletionBody) and body.echo
         stop_ids = self._prompts.stop_ids

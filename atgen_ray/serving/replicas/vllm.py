@@ -40,6 +40,7 @@ from atgen_ray.serving.replicas.base import (
     Meter,
     check_digest,
     count_engine_threads,
+    find_named,
     fingerprint,
     open_directory,
     take_whole,
@@ -168,7 +169,7 @@ class VLLMReplica(LLMServer):
 
     async def answer(self, body: ChatBody | CompletionBody) -> AsyncIterator[str | dict[str, Any]]:
         """See `Replica.answer`."""
-        adapter = await self._find(self._directory.parse(body.model))
+        adapter = await find_named(self._directory, body.model)
         asked = body.most_tokens
         if asked is not None and asked > self._service.limits.output_tokens:
             raise ApiError(

@@ -86,6 +86,16 @@ class ArchivedBody(Body):
     archived: bool
 
 
+class PromotionBody(Body):
+    """The adapter that the run's name is to stand for."""
+
+    round: int = Field(ge=1, le=999_999, description="Round that trained it")
+    metric: str | None = Field(
+        None, max_length=200, description="Score to compare; null: the run's first one"
+    )
+    force: bool = Field(False, description="Even if it is shown to be worse")
+
+
 class RemovalBody(Body):
     """Confirmation that a run is to be removed for ever."""
 
@@ -165,6 +175,20 @@ def run_routes(control: RunManager) -> APIRouter:
         control.archive(name, body.archived)
         where = "is archived" if body.archived else "is in the list again"
         return StartedBody(name=name, message=f"the run {where}")
+
+    @router.put("/{name}/promoted", dependencies=leader)
+    def promote_round(request: Request, name: Name, body: PromotionBody) -> StartedBody:
+        """Let the model's name `<base>:<run>` answer with the adapter of a round, at once. 409: its
+        score is shown to be worse than that of what it replaces.
+        """
+        note(request, target=f"round {body.round}", force=body.force)
+        message = control.promote(name, body.round, body.metric, body.force)
+        return StartedBody(name=name, message=message)
+
+    @router.delete("/{name}/promoted", dependencies=leader)
+    def take_promotion_back(name: Name) -> StartedBody:
+        """Go back to the adapter that was promoted before."""
+        return StartedBody(name=name, message=control.take_promotion_back(name))
 
     @router.delete("/{name}", dependencies=admin)
     def remove_run(name: Name, body: RemovalBody) -> StartedBody:
