@@ -20,23 +20,14 @@ from pydantic import ValidationError
 
 from atgen_ray.annotation.llm.retry import reopen_requests
 from atgen_ray.config import (
-    DataConfig,
-    EvaluationConfig,
-    HumanAnnotatorConfig,
-    MetricModelsConfig,
-    ModelAnnotatorConfig,
     RunConfig,
     ServiceConfig,
-    list_annotators,
 )
-from atgen_ray.config.loading import dump_config, parse_config
+from atgen_ray.config.loading import parse_config
 from atgen_ray.config.messages import find_mistakes
-from atgen_ray.config.run import SOURCE_PATTERN, read_source
-from atgen_ray.config.selection import SelectionConfig
 from atgen_ray.core.errors import StorageUnavailableError, UserError
 from atgen_ray.core.request_ids import find_id
 from atgen_ray.core.strict_json import encode_json
-from atgen_ray.models.start_adapter import split_name
 from atgen_ray.preflight import (
     find_cluster_problems,
     find_problems,
@@ -63,11 +54,10 @@ from atgen_ray.runs.retention import watch_retention
 from atgen_ray.serving.drain import is_ending
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.resumption import Resumption
+from atgen_ray.serving.run_restrictions import add_storage, check_names, restrict_run
 from atgen_ray.serving.scores import Scores
 from atgen_ray.serving.security.callers import Caller
-from atgen_ray.serving.security.restrictions import check_hosts, check_location, restrict_config
 from atgen_ray.serving.security.tokens import Tokens
-from atgen_ray.serving.uploads import upload_folder
 from atgen_ray.store.changes import audited
 from atgen_ray.store.channel import CHANNEL
 from atgen_ray.store.events import Event
@@ -144,8 +134,8 @@ class RunManager:
             ApiError: 403, the token is for runs of other names.
             ApiError: 409, a run of that name has another configuration.
         """
-        config = self._restrict(parse_config(self._add_storage(tree)))
-        _check_names(config, caller)
+        config = restrict_run(parse_config(add_storage(tree, self._service)), self._service)
+        check_names(config, caller)
         start_ray()
         driven = self._journal.has_live_controller(config.name)
         if not driven:
@@ -174,8 +164,8 @@ class RunManager:
         no single key has the key "".
         """
         try:
-            config = RunConfig.model_validate(self._add_storage(tree))
-            self._restrict(config)
+            config = RunConfig.model_validate(add_storage(tree, self._service))
+            restrict_run(config, self._service)
         except ValidationError as error:
             return find_mistakes(error, RunConfig)
         except UserError as error:
@@ -203,7 +193,7 @@ class RunManager:
         import ray
 
         config = await run_in_threadpool(
-            lambda: self._restrict(parse_config(self._add_storage(tree)))
+            lambda: restrict_run(parse_config(add_storage(tree, self._service)), self._service)
         )
         await run_in_threadpool(start_ray)
         problems = await run_in_threadpool(
@@ -222,7 +212,7 @@ class RunManager:
         tree = dict(self._find(name).config)
         config = parse_config(tree | {"database_url": self._service.database_url})
         start_ray()
-        config = self._restrict(config)
+        config = restrict_run(config, self._service)
         if not self._journal.has_live_controller(name):
             set_served(self._journal, name, True)
         self._drive(config)
@@ -462,71 +452,6 @@ class RunManager:
         except UserError as error:
             raise ApiError(404, str(error)) from None
 
-    def _add_storage(self, tree: dict[str, Any]) -> dict[str, Any]:
-        """Return the tree with the service's own storage and journal.
-
-        Raises:
-            UserError: the tree names others.
-        """
-        for key in ("storage", "database_url", "cache"):
-            if key in tree:
-                raise UserError(
-                    f"{key} is given, but a run of the service is kept in the service's own storage"
-                )
-        return tree | {"storage": self._service.storage, "database_url": self._service.database_url}
-
-    def _restrict(self, config: RunConfig) -> RunConfig:
-        """Return the configuration with its files resolved, after checking that a caller over HTTP
-        may have them read.
-        """
-        model = config.model
-        roots = [*self._service.data_roots, upload_folder(self._service.storage)]
-        restrict_config(dump_config(config), self._service)
-        check_hosts(config, self._service.notice_hosts)
-        for key, annotator in list_annotators(config.annotator):
-            if isinstance(annotator, HumanAnnotatorConfig) and annotator.gold.file is not None:
-                check_location(annotator.gold.file, roots, f"{key}.gold.file")
-        same_model = self._service.model is not None and model.id == self._service.model.id
-        data = restrict_data(config.data, roots)
-        for key, location in list_locations(config.evaluation):
-            check_location(location, roots, key)
-        if model.adapter is not None and not _names_run(model.adapter):
-            check_location(model.adapter, roots, "model.adapter")
-        if not same_model:
-            check_location(model.id, roots, "model.id")
-        if config.embedding.model != self._service.embedding.model:
-            check_location(config.embedding.model, roots, "embedding.model")
-        selection = restrict_ids(config.selection, roots)
-        return config.model_copy(update={"data": data, "selection": selection})
-
-
-def restrict_ids(selection: SelectionConfig, roots: list[str]) -> SelectionConfig:
-    """Return the section with the file of its ids resolved, after checking that it lies below
-    `roots`.
-
-    Raises:
-        UserError: it is elsewhere.
-    """
-    if not isinstance(selection.ids, str):
-        return selection
-    found = check_location(selection.ids, roots, "selection.ids")
-    return selection.model_copy(update={"ids": found})
-
-
-def restrict_data(data: DataConfig, roots: list[str]) -> DataConfig:
-    """Return the section with its files resolved, after checking that they lie below `roots`.
-
-    Raises:
-        UserError: pool, test set, target or folder is elsewhere.
-    """
-    given = {**data.locations, "data.path": data.path}
-    moved = {
-        key.removeprefix("data."): check_location(location, roots, key)
-        for key, location in given.items()
-        if location is not None
-    }
-    return data.model_copy(update=moved)
-
 
 HIDDEN = ("dollars", "inherited_dollars")  # of a round
 
@@ -545,26 +470,6 @@ def hide_from_annotators(view: dict[str, Any]) -> dict[str, Any]:
         "dead_letter_count": 0,
     }
     return view | hidden | {"metrics": metrics}
-
-
-def _names_run(adapter: str) -> bool:
-    """Return whether `adapter` can only be RUN or RUN:ROUND, and no folder or URL."""
-    return SOURCE_PATTERN.fullmatch(adapter) is not None and not Path(adapter).exists()
-
-
-def _check_names(config: RunConfig, caller: Caller | None) -> None:
-    """Check that the caller may see the run that `config` describes, and the one that it goes on
-    from; raises ApiError.
-    """
-    adapter = config.model.adapter or ""
-    names = {"name": config.name, "fork_from": read_source(config)[0]}
-    names |= {"model.adapter": split_name(adapter)[0] if _names_run(adapter) else ""}
-    for key, name in names.items():
-        if name and caller is not None and not caller.may_see(name):
-            allowed = ", ".join(caller.runs or ()) or "no run"
-            raise ApiError(
-                403, f"{key} is '{name}', but the token is for {allowed}; expected one of these"
-            )
 
 
 async def _await_plan(planned: Any, gone: Callable[[], Awaitable[bool]]) -> dict[str, Any]:
@@ -587,18 +492,6 @@ async def _await_plan(planned: Any, gone: Callable[[], Awaitable[bool]]) -> dict
                 f"ended",
             )
     return result.result()
-
-
-def list_locations(evaluation: EvaluationConfig) -> Iterator[tuple[str, str]]:
-    """Yield key and location of what metrics and judges load, except for published checkpoints."""
-    published = MetricModelsConfig().model_dump()
-    for metric, models in evaluation.models.model_dump().items():
-        for name, value in models.items():
-            if isinstance(value, str) and value != published[metric][name]:
-                yield f"evaluation.models.{metric}.{name}", value
-    for key, judge in evaluation.list_judges():
-        if isinstance(judge, ModelAnnotatorConfig):
-            yield f"{key}.model.id", judge.model.id
 
 
 def _name_key(message: str) -> str:

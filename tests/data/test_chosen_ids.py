@@ -17,7 +17,7 @@ from atgen_ray.preflight.inputs import check_ids
 from atgen_ray.runs.estimate import estimate_labels, estimate_work
 from atgen_ray.runs.state import RunState
 from atgen_ray.selection.registry import explain_strategy
-from atgen_ray.serving.runs import restrict_ids
+from atgen_ray.serving.run_restrictions import restrict_ids
 from atgen_ray.store.journal import open_journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from atgen_ray.config import DataConfig, EvaluationConfig
 from atgen_ray.config.loading import parse_config
 from atgen_ray.core.errors import UserError
-from atgen_ray.serving.runs import list_locations, restrict_data
+from atgen_ray.serving.run_restrictions import list_locations, restrict_data
 from atgen_ray.serving.security.restrictions import check_hosts, check_location
 
 MAIL = {"to": ["ann@example.org"], "sender": "runs@example.org", "host": "mail.example.org"}
