@@ -44,7 +44,10 @@ def copy_adapter(tuned: Path, folder: Path, base: str) -> None:
     Its configuration names the base model as `base`: training wrote where the base lay on the
     machine that trained. The card that peft wrote is left out.
     """
-    shutil.copytree(tuned, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(CARD))
+    for file in sorted(path for path in tuned.rglob("*") if path.is_file() and path.name != CARD):
+        copy = folder / file.relative_to(tuned)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)  # without its mode: what is taken home is private too
     path = folder / ADAPTER_CONFIG
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings["base_model_name_or_path"] = base
