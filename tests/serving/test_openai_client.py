@@ -161,3 +161,25 @@ def test_a_stream_ends_with_done(service: Service) -> None:
         json.loads(line.removeprefix("data: "))["object"] == "text_completion"
         for line in lines[:-1]
     )
+
+
+def test_the_name_of_a_run_is_its_promoted_adapter_at_once(service: Service) -> None:
+    def ask(model: str) -> str | None:
+        client = service.openai()
+        answer = client.completions.create(model=model, prompt="Sort: red", max_tokens=2)
+        assert answer.model == model
+        return answer.system_fingerprint
+
+    rounds = {round: ask(f"tiny:sort-{round}") for round in (1, 2)}
+    with service.client() as client:
+        path = "/api/v1/runs/sort/promoted"
+        for round, fingerprint in rounds.items():
+            done = client.put(path, json={"round": round, "force": True})
+            assert done.status_code == 200, done.text
+            assert ask("tiny:sort") == fingerprint
+        assert service.openai().models.retrieve("tiny:sort").created > 0
+        assert client.delete(path).status_code == 200
+        assert ask("tiny:sort") == rounds[1]
+        assert client.delete(path).status_code == 200
+        with pytest.raises(openai.NotFoundError, match="run 'sort' has no promoted adapter"):
+            ask("tiny:sort")

@@ -76,7 +76,8 @@ class PoolSteps:
                         add_gold(gold)
                         if data.context or keeps:
                             add_context(context)
-                    add_examples(given.rest)
+                    if given.rest.num_rows:
+                        add_examples(given.rest)
                     summary.given = len(given.labels)
                     if test:
                         add_gold(test.gold)
