@@ -11,6 +11,7 @@ from atgen_ray.store.journal import open_journal
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
+from helpers.command_line import call
 
 TEXTS = {
     "e1": "Sort: red blue green",
@@ -104,6 +105,30 @@ def make_adapter(model: str, folder: Path, scale: float = 0.02) -> None:
             weight.data = scale * torch.randn_like(weight)
     tuned.save_pretrained(folder)
     AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+
+
+def export(runs: Path, *arguments: str) -> list[str]:
+    """The lines that `runs export` of the run `sort` prints; its storage is below `runs`."""
+    ended = call("runs", "export", "sort", "--storage", str(runs / "atgen-runs"), *arguments)
+    assert (ended.status, ended.err) == (0, "")
+    return ended.out.splitlines()
+
+
+def load(folder: Path | str, **settings: Any) -> Any:
+    """A model in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **settings)
+    return model.eval()
+
+
+def answer(model: Any, tokenizer: Any, text: str) -> Any:
+    """The logits of a model after a text."""
+    import torch
+
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([tokenizer.encode(text)])).logits
 
 
 def make_tuned_run(
