@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import gc
 import os
 import shutil
 import sys
@@ -36,7 +37,11 @@ os.environ |= {"RAY_ENABLE_AUTO_CONNECT": "0", "RAY_SERVE_LOG_TO_STDERR": "0"}
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Prepares for the workers of Ray, where tests need them."""
+    """Prepares for the workers of Ray, where tests need them. What the collection has made stays to
+    the end: no search for garbage needs to look at it again.
+    """
+    gc.collect()
+    gc.freeze()
     if any(item.get_closest_marker("slow") for item in session.items):
         start_fork_servers()
 

@@ -17,6 +17,19 @@ from atgen_ray.engines.sglang_engine import SGLangEngine
 from atgen_ray.store.run_folder import RunFolder
 
 Generate = Callable[..., pa.Table]
+KEPT: list[tuple[str, Engine]] = []  # the engine of vLLM that lives, with its settings
+
+
+def end_kept() -> None:
+    while KEPT:
+        KEPT.pop()[1].close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _end_vllm() -> Iterator[None]:
+    """No engine of vLLM holds CPUs and memory beside the tests of another file."""
+    yield
+    end_kept()
 
 
 @pytest.fixture(scope="session")
@@ -34,25 +47,23 @@ def model(tiny_model: str) -> ModelConfig:
 
 @pytest.fixture(scope="package")
 def open_engine(ray_session: None) -> Iterator[Callable[..., Engine]]:
-    """Makes engines. The last one is kept, for tests that need the same one after another; SGLang's
-    server stays for all tests that fit it.
+    """Makes engines. The last one of vLLM is kept, for tests that need the same one after another;
+    SGLang's server stays for all tests that fit it.
     """
-    opened: list[tuple[str, Engine]] = []
     servers = KeptActors()
 
     def open_one(model: ModelConfig, prompt: PromptConfig, config: EngineConfig) -> Engine:
         key = "".join(part.model_dump_json() for part in (model, prompt, config))
         if config.backend == "sglang":
             return SGLangEngine(model, prompt, config, servers=servers)
-        if not opened or opened[-1][0] != key:
-            while opened:
-                opened.pop()[1].close()
-            opened.append((key, build_engine(model, prompt, config)))
-        return opened[-1][1]
+        if config.backend == "transformers":  # which holds nothing between two passes
+            return build_engine(model, prompt, config)
+        if not KEPT or KEPT[-1][0] != key:
+            end_kept()
+            KEPT.append((key, build_engine(model, prompt, config)))
+        return KEPT[-1][1]
 
     yield open_one
-    for _, engine in opened:
-        engine.close()
     servers.close()
 
 

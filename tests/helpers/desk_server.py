@@ -33,6 +33,7 @@ class DeskServer:
 
     def start(self) -> None:
         self.process = Command(
+            "-m",
             "helpers.desk_server",
             str(self.storage),
             str(self.port),

@@ -4,11 +4,11 @@ hardware.
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from atgen_ray.ray_runtime.workers import KEEPING
+from helpers.forks import Command
 
 HEAD = """
 import sys, ray
@@ -23,13 +23,12 @@ sys.stdin.read()
 def run_cluster(cpus: int, gpus: int = 0) -> Iterator[dict[str, str]]:
     """A cluster that somebody else started; gives the environment in which our commands find it."""
     environment = {key: value for key, value in os.environ.items() if key not in KEEPING}
-    command = [sys.executable, "-c", HEAD.format(cpus=cpus, gpus=gpus)]
-    with subprocess.Popen(
-        command,
+    with Command(
+        "-c",
+        HEAD.format(cpus=cpus, gpus=gpus),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
         env=environment,
     ) as head:
         assert head.stdin is not None

@@ -58,11 +58,11 @@ class Project:
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """The command line as a process of its own, its output in pipes."""
         process = Command(
+            "-m",
             "atgen_ray.cli",
             *arguments,
             cwd=self.folder,
             env=os.environ | environment,
-            text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

@@ -1,5 +1,6 @@
 """Workers of Ray are forked in these tests; a fork is as a process that was started."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,15 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from helpers.forks import ROLES, VARIABLE, Command, list_descendants, wait_for_fork_server
+from helpers.forks import (
+    ROLES,
+    VARIABLE,
+    Command,
+    list_descendants,
+    run_command,
+    wait_for_fork_server,
+)
+from helpers.forks.hook.sitecustomize import find_worker
 
 pytestmark = [
     pytest.mark.usefixtures("ray_session"),
@@ -105,6 +114,39 @@ def test_a_worker_with_another_setting_of_a_package_is_started() -> None:
     ray.kill(worker)
 
 
+def test_the_script_of_ray_runs_only_where_it_does_more_than_to_set_variables() -> None:
+    def find(**context: object) -> tuple[list[str], dict[str, str]] | None:
+        folder = "/lib/ray/_private/workers"
+        given = {"command_prefix": [], "env_vars": {}, "py_executable": sys.executable, **context}
+        worker = [f"{folder}/default_worker.py", "--node=1", "--language=PYTHON"]
+        context_option = f"--serialized-runtime-env-context={json.dumps(given)}"
+        return find_worker(["python", f"{folder}/setup_worker.py", *worker, context_option])
+
+    assert find(env_vars={"A": "1"}) == (
+        ["/lib/ray/_private/workers/default_worker.py", "--node=1"],
+        {"A": "1"},
+    )
+    assert find(env_vars={"A": "${HOME}/x"}) is None  # which Ray fills in
+    assert find(command_prefix=["cd", "/elsewhere", "&&"]) is None
+    assert find(py_executable="/elsewhere/python") is None
+
+
+def test_code_is_a_command_too_and_its_classes_can_be_sent() -> None:
+    wait_for_servers()
+    code = """
+import sys, pickle
+from ray import cloudpickle
+class Sent: pass
+sent = cloudpickle.dumps(Sent)
+del Sent
+print(sys.argv, "ray" in sys.modules, pickle.loads(sent).__name__)
+sys.exit(3)
+"""
+    done = run_command("-c", code, "one", "--two", timeout=60)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout == "['-c', 'one', '--two'] True Sent\n"
+
+
 def test_a_command_is_a_fork_and_a_child_of_this_process(tmp_path: Path) -> None:
     wait_for_servers()
 
@@ -112,8 +154,10 @@ def test_a_command_is_a_fork_and_a_child_of_this_process(tmp_path: Path) -> None
 
     def start_formatter(file: str) -> Command:
         pipe = subprocess.PIPE
-        streams: dict[str, Any] = {"stdin": pipe, "stdout": pipe, "stderr": pipe, "text": True}
-        return Command("json.tool", "--compact", file, cwd=tmp_path, env=os.environ, **streams)
+        streams: dict[str, Any] = {"stdin": pipe, "stdout": pipe, "stderr": pipe}
+        return Command(
+            "-m", "json.tool", "--compact", file, cwd=tmp_path, env=os.environ, **streams
+        )
 
     process = start_formatter("given.json")
     found = psutil.Process(process.pid)
@@ -138,13 +182,9 @@ def test_commands_have_imported_ray_and_draw_ids_of_their_own(tmp_path: Path) ->
     )
 
     def draw(**settings: str) -> list[str]:
-        pipe = subprocess.PIPE
-        command = Command(
-            "draw", cwd=tmp_path, env=os.environ | settings, stdout=pipe, stderr=pipe, text=True
-        )
-        out, err = command.communicate(timeout=60)
-        assert command.returncode == 0, err
-        return out.split()
+        command = run_command("-m", "draw", cwd=tmp_path, env=os.environ | settings, timeout=60)
+        assert command.returncode == 0, command.stderr
+        return command.stdout.split()
 
     (imported, first), (also_imported, second) = draw(), draw(RAY_TMPDIR=str(tmp_path))
     assert (imported, also_imported) == ("True", "True")

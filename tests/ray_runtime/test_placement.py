@@ -1,10 +1,9 @@
 """What may be reserved of a cluster in use, and what is told where something finds no room."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
+from helpers.forks import run_command
 from helpers.logical_cluster import run_cluster
 
 ASK = """
@@ -43,8 +42,7 @@ def cluster() -> Iterator[dict[str, str]]:
 
 def ask(cluster: dict[str, str], script: str) -> str:
     """What `script` prints, in a process on the cluster."""
-    command = [sys.executable, "-c", ASK + script]
-    done = subprocess.run(command, env=cluster, capture_output=True, text=True, timeout=200)
+    done = run_command("-c", ASK + script, env=cluster, timeout=200)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -5,8 +5,6 @@ the log alone.
 import json
 import logging
 import os
-import subprocess
-import sys
 import textwrap
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import ray
 from fastapi import FastAPI
+from helpers.forks import run_command
 from starlette.testclient import TestClient
 
 from atgen_ray.annotation.human.task_store import TaskConflictError, TaskUnknownError
@@ -159,8 +158,7 @@ def test_ray_that_does_not_start_is_one_line(tmp_path: Path, tiny_model: str) ->
             print(answer.status_code, answer.json()["error"]["message"])
     """
     environment = os.environ | {"RAY_ADDRESS": "nonsense"}
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = run_command("-c", textwrap.dedent(script), env=environment, timeout=300)
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stderr
     assert all(

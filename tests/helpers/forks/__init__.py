@@ -92,26 +92,43 @@ def list_descendants(pid: int) -> list[psutil.Process]:
 
 
 class Command(subprocess.Popen[str]):
-    """A module of Python as a process of its own: a fork where the fork server has one, and a
-    process that is started otherwise.
+    """A module or code of Python as a process of its own: a fork where the fork server has one, and
+    a process that is started otherwise.
     """
 
-    def __init__(self, module: str, *arguments: str, **settings: Any) -> None:
-        """`settings` are those of Popen; `cwd` and `env` are needed."""
-        super().__init__([sys.executable, "-m", module, *arguments], **settings)
+    def __init__(self, *arguments: str, **settings: Any) -> None:
+        """`arguments` are those of Python, as `-m MODULE` or `-c CODE`; `settings` are those of
+        Popen.
+        """
+        super().__init__([sys.executable, *arguments], text=True, **settings)
 
     def _execute_child(self, args: list[str], *rest: Any) -> None:
         signature = inspect.signature(super()._execute_child)  # type: ignore[misc]
         given = signature.bind(args, *rest).arguments
         ends = [given["p2cread"], given["c2pwrite"], given["errwrite"]]
         streams = [stream if end == -1 else end for stream, end in enumerate(ends)]
-        self.pid = fork_command(args[1:], given["env"], str(given["cwd"]), streams)
+        environment = os.environ if given["env"] is None else given["env"]
+        folder = str(given["cwd"] or Path.cwd())
+        self.pid = fork_command(args[1:], environment, folder, streams)
         if not self.pid:
             super()._execute_child(args, *rest)  # type: ignore[misc]
             return
         self._child_created = True
         for end in {*ends} - {-1}:
             os.close(end)
+
+
+def run_command(
+    *arguments: str, timeout: float = 600.0, **settings: Any
+) -> subprocess.CompletedProcess[str]:
+    """A `Command` to its end, with what it printed."""
+    pipe = subprocess.PIPE
+    with Command(*arguments, stdout=pipe, stderr=pipe, **settings) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        finally:
+            process.kill()  # one that took too long; it does nothing to one that has ended
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
 def fork_command(

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import time
+import types
 from typing import Any
 
 # Variables that are read at import: a worker for which one of them differs is not forked.
@@ -200,7 +201,7 @@ def skip_ids() -> None:
 
 
 def become(request: dict[str, Any]) -> None:
-    """Run the script or module of a request as a Python would that was started for it."""
+    """Run the script, module or code of a request as a Python would that was started for it."""
     import numpy as np
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -214,6 +215,10 @@ def become(request: dict[str, Any]) -> None:
         sys.argv.pop(0)
         sys.path[0] = os.getcwd()  # noqa: PTH109
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    elif sys.argv[0] == "-c":
+        sys.path[0] = ""
+        sys.modules["__main__"] = main = types.ModuleType("__main__")
+        exec(compile(sys.argv.pop(1), "<string>", "exec"), main.__dict__)
     else:
         os.setpgid(0, 0)  # Ray kills the group of a worker, to be sure of its children
         sys.path[0] = os.path.dirname(sys.argv[0])  # noqa: PTH120

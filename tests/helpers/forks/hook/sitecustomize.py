@@ -6,6 +6,8 @@ its agents. Any other Python, and one that is refused, goes on as without this f
 import os
 import sys
 
+OF_THE_SCRIPT = ("--serialized-runtime-env-context=", "--language=")
+
 
 def ask_fork(
     path: str,
@@ -34,29 +36,38 @@ def ask_fork(
             return 0
 
 
-def find_worker(arguments: list[str]) -> list[str] | None:
-    """Return script and arguments of a worker of Ray; None for anything else.
+def find_worker(arguments: list[str]) -> tuple[list[str], dict[str, str]] | None:
+    """Return script and arguments of a worker of Ray, and what its environment has besides; None for
+    anything else.
 
     Ray starts a worker by way of a script that prepares what its `runtime_env` asks for; where that
-    is nothing, the script need not run.
+    is nothing but variables, the script need not run.
     """
+    import json
+
     folder, _, script = (arguments[1] if len(arguments) > 1 else "").rpartition("/")
     if not folder.endswith("ray/_private/workers"):
         return None
     if script == "default_worker.py":
-        return arguments[1:]
-    if "--serialized-runtime-env-context={}" in arguments and "--language=PYTHON" in arguments:
-        worker = arguments.index(f"{folder}/default_worker.py")
-        preparation = ("--serialized-runtime-env-context=", "--language=")
-        return [each for each in arguments[worker:] if not each.startswith(preparation)]
-    return None
+        return arguments[1:], {}
+    option = "--serialized-runtime-env-context="
+    context = next((each for each in arguments if each.startswith(option)), option + "null")
+    asked = json.loads(context.removeprefix(option))
+    if asked is None or "--language=PYTHON" not in arguments:
+        return None
+    variables: dict[str, str] = asked.pop("env_vars", {})
+    own_python = asked.pop("py_executable", sys.executable) == sys.executable
+    if not own_python or any(asked.values()) or any("$" in each for each in variables.values()):
+        return None
+    worker = arguments.index(f"{folder}/default_worker.py")
+    return [each for each in arguments[worker:] if not each.startswith(OF_THE_SCRIPT)], variables
 
 
-def find_agent(arguments: list[str]) -> list[str] | None:
+def find_agent(arguments: list[str]) -> tuple[list[str], dict[str, str]] | None:
     """Return script and arguments of an agent of a raylet; None for anything else."""
     for place, argument in enumerate(arguments[:4]):
         if argument.endswith(("ray/dashboard/agent.py", "ray/_private/runtime_env/agent/main.py")):
-            return arguments[place:]
+            return arguments[place:], {}
     return None
 
 
@@ -72,11 +83,12 @@ def wait_for(pid: int) -> None:
 def give_place(servers: str) -> None:
     """End this process, at once or with its fork, if a fork does its work."""
     for role, find in (("workers", find_worker), ("agents", find_agent)):
-        command = find(sys.orig_argv)
-        if command is None:
+        found = find(sys.orig_argv)
+        if found is None:
             continue
+        command, variables = found
         folder = os.getcwd()  # noqa: PTH109
-        environment = dict(os.environ)
+        environment = dict(os.environ) | variables
         fork = ask_fork(f"{servers}/{role}", command, environment, folder, [0, 1, 2], False)
         if fork and role == "agents":
             wait_for(fork)
@@ -84,5 +96,5 @@ def give_place(servers: str) -> None:
             os._exit(0)
 
 
-if found := os.environ.get("ATGEN_TESTS_FORKS"):
-    give_place(found)
+if servers := os.environ.get("ATGEN_TESTS_FORKS"):
+    give_place(servers)
