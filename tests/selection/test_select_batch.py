@@ -321,9 +321,9 @@ def test_candidates_are_sorted_and_aligned(monkeypatch):
             "selection.parameters.stratas is not a parameter of 'huds'; did you mean 'strata'?",
         ),
         (
-            "random",
+            "kmeans",
             {"strata": 3},
-            "selection.parameters.strata is not a parameter of 'random'; it has none",
+            "selection.parameters.strata is not a parameter of 'kmeans'; it has none",
         ),
         ("huds", {"strata": 0}, "selection.parameters.strata is 0: Input should be greater than 0"),
         (

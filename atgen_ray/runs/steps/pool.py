@@ -86,7 +86,8 @@ class PoolSteps:
                 dead = [*pool.dead, *(test.dead if test else ()), *given.dead]
                 dead += [DeadLetter(id_, "pool", LEAKED) for id_ in all_leaked]
                 run.journal.record_dead_letters(run.lease, None, dead)
-                run.journal.record_annotations(run.lease, 0, given.labels)
+                if given.labels:
+                    run.journal.record_annotations(run.lease, 0, given.labels)
                 test_rows = len(test.examples) if test else 0
                 plan = run.workers.estimate_run(run.config, summary, test_rows, run.journal)
                 out.write_json("plan.json", plan)
