@@ -41,7 +41,7 @@ from atgen_ray.evaluation.metrics.mathematics import math_equal
 from atgen_ray.evaluation.metrics.multiple_choice import multiple_choice
 from atgen_ray.evaluation.metrics.rouge import rouge
 from atgen_ray.evaluation.metrics.source_support import score_support
-from atgen_ray.evaluation.metrics.tool_calls import tool_calls
+from atgen_ray.evaluation.metrics.tool_calls import tool_calls, whole_calls
 from atgen_ray.text.words import mostly_unspaced
 
 Better = Literal["higher", "lower", "neither"]
@@ -124,6 +124,7 @@ _BUILTIN: dict[str, Metric] = {
     "math_equal": Metric(lambda cases, _: math_equal(cases)),
     "multiple_choice": _each(multiple_choice),
     "tool_calls": _each(tool_calls),
+    "whole_calls": _each(whole_calls),
     "sacrebleu": _each(BLEU.score, corpus=Corpus(BLEU.counts, BLEU.combine), bounds=PERCENT),
     "sentence_bleu": _each(BLEU.score, bounds=PERCENT),
     "chrf": _each(CHRF.score, corpus=Corpus(CHRF.counts, CHRF.combine), bounds=PERCENT),

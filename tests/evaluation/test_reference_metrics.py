@@ -161,6 +161,26 @@ def test_a_reference_that_is_no_call_is_a_mistake():
         METRICS["tool_calls"](CALL, ["call add"])
 
 
+@pytest.mark.parametrize(
+    ("prediction", "references", "right"),
+    [
+        ('{"name": "f", "arguments": {"a": 1.0}}', ['{"name": "f", "arguments": {"a": 1}}'], 1),
+        ('{"name": "f", "arguments": {"a": true}}', ['{"name": "f", "arguments": {"a": 1}}'], 0),
+        ('{"name": "f", "arguments": {"a": 1}}', ["No", '{"name": "f", "arguments": {}}'], 0),
+        ("It rains {always}", ["It does"], 1),
+        (
+            '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>\n'
+            '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>',
+            ['I look.\n[{"name": "g", "arguments": {}}, {"name": "f", "arguments": {}}]'],
+            1,
+        ),
+        ("No", ['{"name": "f", "arguments": {}}'], 0),
+    ],
+)
+def test_calls_of_a_conversation_are_compared_whole(prediction, references, right):
+    assert METRICS["whole_calls"](prediction, references) == right
+
+
 def test_lengths_novelty_and_repetition():
     source, answer = "the cat sat on the red mat", "the cat slept on the red sofa"
     assert METRICS["words"](answer, ["x"]) == 7

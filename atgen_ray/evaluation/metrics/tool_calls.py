@@ -21,6 +21,16 @@ def tool_calls(prediction: str, references: Sequence[str]) -> float:
     return max((_agree(made, reference) for reference in references), default=math.nan)
 
 
+def whole_calls(prediction: str, references: Sequence[str]) -> float:
+    """Return 1 when the prediction makes the calls of a reference, as `tool_calls`, or no call
+    where the reference is a text, as a turn of a conversation may be; else 0; NaN without
+    references.
+    """
+    made = find_calls(prediction)
+    scores = (_agree(made, each) if find_calls(each) else float(not made) for each in references)
+    return max(scores, default=math.nan)
+
+
 def _agree(made: list[Any] | None, reference: str) -> float:
     right = find_calls(reference)
     if right is None:
@@ -29,9 +39,19 @@ def _agree(made: list[Any] | None, reference: str) -> float:
         )
     if made is None or len(made) != len(right):
         return 0.0
-    left = list(right)
-    for call in made:
+    # As JSON values: 1 is 1.0, and true is not 1.
+    left = [_tell_apart(call) for call in right]
+    for call in map(_tell_apart, made):
         if call not in left:
             return 0.0
         left.remove(call)
     return 1.0
+
+
+def _tell_apart(value: Any) -> Any:
+    """Return a JSON value in which true and false equal no number."""
+    if isinstance(value, bool):
+        return str(value), None
+    if isinstance(value, dict):
+        return {key: _tell_apart(each) for key, each in value.items()}
+    return [_tell_apart(each) for each in value] if isinstance(value, list) else value
