@@ -113,7 +113,10 @@ class PromptBuilder:
         Raises:
             OverlongPromptError: it is too long and prompt.overlong is "reject".
         """
-        return self._cut(self._encode_whole(self._shorten(text)))
+        ids = self._encode_whole(text)
+        if len(ids) <= self.max_prompt_tokens:
+            return ids
+        return self._cut(self._encode_whole(self._shorten(text, len(ids))))
 
     def encode_turns(self, text: str) -> tuple[list[int], list[bool]]:
         """Return the token ids of the prompt, and which of them are answers of the assistant in
@@ -123,7 +126,7 @@ class PromptBuilder:
             OverlongPromptError: as `encode`.
             UserError: the chat template does not show where the answers are.
         """
-        shown = self._shorten(text)
+        shown = self._shorten(text, len(self._encode_whole(text)))
         conversation = read_conversation(shown)
         if conversation is None:
             ids = self._encode_whole(shown)
@@ -143,11 +146,10 @@ class PromptBuilder:
         ]
         return self._cut(self._bos + encoded["input_ids"]), self._cut(marks)
 
-    def _shorten(self, text: str) -> str:
+    def _shorten(self, text: str, length: int) -> str:
         """Return `text` as the prompt has it, which fits unless it is a conversation whose tools
-        and system turn alone do not.
+        and system turn alone do not. `length`: tokens of the prompt with the whole of it.
         """
-        length = len(self._encode_whole(text))
         if length <= self.max_prompt_tokens:
             return text
         if self.prompt.overlong == "reject":
