@@ -180,22 +180,24 @@ class TuningDesk:
         }
         if body.validation_file is not None:
             validation = self._files.find(body.validation_file, caller, FINE_TUNE)
-            if self._read(validation).system != rows.system:
-                raise ApiError(
-                    400,
-                    "validation_file has another system message than training_file, expected "
-                    "the same",
-                )
+            measured = self._read(validation)
+            if rows.plain and (not measured.plain or measured.system != rows.system):
+                rows.plain, rows.system = False, None
             data["test"] = self._files.store.locate(validation)
-        turn = 0 if rows.system is None else 1
+        prompt: dict[str, Any] = {}
+        if rows.plain:
+            turn = 0 if rows.system is None else 1
+            template = f"{{{{ messages[{turn}].content }}}}"
+            prompt = {"system": rows.system, "template": template}
+        turns = "all" if rows.answers_before else "last"
         return self._settings() | {
             "name": run,
             "data": data,
-            "prompt": {"system": rows.system, "template": f"{{{{ messages[{turn}].content }}}}"},
+            "prompt": prompt,
             "selection": {"strategy": "random", "count": rows.rows},
             "annotator": {"type": "dataset", "price_per_label": 0.0},
             "stopping": {"rounds": ROUND},
-            "training": _name_training(body),
+            "training": _name_training(body) | {"turns": turns},
             "seed": SEED if body.seed is None else body.seed,
         }
 

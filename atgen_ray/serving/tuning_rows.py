@@ -1,27 +1,53 @@
 """Rows of a fine-tuning file: what a job can train on, told by the line that it cannot.
 
-A row is `{"messages": [system?, user, assistant]}`. The system message is one for the whole file,
-because it is a setting of the run (`prompt.system`).
+A row is `{"messages": [...]}`, which ends with an answer of the assistant, and may have `tools`
+beside it. A file of single questions with one system message is trained on as texts, with that
+message as `prompt.system`; any other is trained on as conversations.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from atgen_ray.core.errors import UserError
+from atgen_ray.data.conversations import LayoutError, is_conversation, read_answer, read_question
 
 KEYS = {"messages", "tools", "parallel_tool_calls", "functions"}
-MESSAGE_KEYS = {"role", "content", "weight", "name"}
+MESSAGE_KEYS = {
+    "role",
+    "content",
+    "weight",
+    "name",
+    "refusal",
+    "tool_calls",
+    "tool_call_id",
+    "function_call",
+}
 LINE_BYTES = 4 * 2**20
 
 
 @dataclass
 class TuningRows:
-    """What the rows of a file have in common."""
+    """What the rows of a file have in common.
+
+    Attributes:
+        system: the system message of all rows, where `plain`.
+        plain: whether each row is one question with its answer, under one system message.
+        answers_before: whether an answer in an earlier turn is trained on.
+    """
 
     rows: int = 0
     system: str | None = None
+    plain: bool = True
+    answers_before: bool = False
+
+
+@dataclass(frozen=True)
+class _Row:
+    system: str | None
+    plain: bool
+    answers_before: bool
 
 
 def read_rows(lines: Iterable[bytes]) -> TuningRows:
@@ -34,16 +60,15 @@ def read_rows(lines: Iterable[bytes]) -> TuningRows:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        system = _read_row(parse_line(line, number), number)
-        if found.rows and system != found.system:
-            raise UserError(
-                f"line {number} has another system message than the lines before it, expected one "
-                f"for the whole file"
-            )
-        found.system = system
+        row = _read_row(parse_line(line, number), number)
+        found.plain &= row.plain and (not found.rows or row.system == found.system)
+        found.system = row.system
+        found.answers_before |= row.answers_before
         found.rows += 1
     if not found.rows:
         raise UserError("the file has no lines, expected a JSON object on each")
+    if not found.plain:
+        found.system = None
     return found
 
 
@@ -60,43 +85,66 @@ def parse_line(line: bytes, number: int) -> dict[str, Any]:
     return row
 
 
-def _read_row(row: dict[str, Any], number: int) -> str | None:
-    """Return the row's system message."""
+def _read_row(row: dict[str, Any], number: int) -> _Row:
     for key in row:
         if key not in KEYS:
             raise UserError(f"line {number} has the key {key[:40]!r}, expected messages")
-        if key != "messages" and row[key] not in (None, [], True):
-            raise UserError(
-                f"line {number} has {key}: tool calls are not trained here, expected text alone"
-            )
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
         raise UserError(f"line {number} has no messages, expected a list of them")
-    roles = [_read_message(message, number) for message in messages]
-    system = roles[0] in ("system", "developer")
-    if roles[system:] != ["user", "assistant"]:
+    for message in messages:
+        _check_message(message, number)
+    answer = _check_conversation(messages, row, number)
+    if not answer.strip():
+        raise UserError(f"line {number} ends with an empty answer, expected a text or a call")
+    if messages[-1].get("weight") == 0:
         raise UserError(
-            f"line {number} has the roles {', '.join(roles)[:80]}, expected a system message (or "
-            f"none), one of the user and the assistant's answer: longer conversations are not "
-            f"trained here"
+            f"line {number} has weight 0 on its last answer, expected the messages up to an answer "
+            f"that is trained on"
         )
-    if messages[-1].get("weight") not in (None, 1):
-        raise UserError(f"line {number} has weight 0 on its only answer, which leaves nothing")
-    return str(messages[0]["content"]) if system else None
+    system = messages[0]["role"] in ("system", "developer")
+    texts = [message.get("content") for message in messages]
+    roles = [message["role"] for message in messages[system:]]
+    plain = roles == ["user", "assistant"] and all(isinstance(text, str) for text in texts)
+    plain &= not row.get("tools") and not row.get("functions") and not _calls(messages[-1])
+    before = any(
+        message["role"] == "assistant" and message.get("weight") != 0 for message in messages[:-1]
+    )
+    return _Row(str(texts[0]) if system else None, plain, before)
 
 
-def _read_message(message: Any, number: int) -> str:
-    """Return the role of a message with a text."""
-    if not isinstance(message, dict):
+def _check_conversation(
+    messages: Sequence[dict[str, Any]], row: dict[str, Any], number: int
+) -> str:
+    """Return the answer that closes the messages, as the pool's reader has it; raises UserError."""
+    turns = list(messages)
+    try:
+        if not is_conversation(turns):
+            raise LayoutError("holds a message without content, expected role and content")
+        answer = read_answer(turns)
+        if answer is None:
+            roles = ", ".join(str(message["role"]) for message in messages)
+            raise LayoutError(f"has the roles {roles[:80]}, expected the assistant's at the end")
+        read_question(turns, row)
+    except LayoutError as error:
+        raise UserError(f"line {number} {error}") from None
+    return answer
+
+
+def _check_message(message: Any, number: int) -> None:
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise UserError(f"line {number} has a message that is no object with role and content")
     if unknown := [key for key in message if key not in MESSAGE_KEYS and message[key] is not None]:
         raise UserError(
-            f"line {number} has a message with {str(unknown[0])[:40]!r}, expected role, content "
-            f"and weight"
+            f"line {number} has a message with {str(unknown[0])[:40]!r}, expected role, content, "
+            f"weight and tool calls"
         )
-    role, content, weight = message.get("role"), message.get("content"), message.get("weight")
-    if not isinstance(content, str) or not content.strip():
+    if not message.get("content") and not _calls(message):
+        role = message["role"]
         raise UserError(f"line {number} has a message of role {role!r} without text as its content")
-    if weight not in (None, 0, 1):
-        raise UserError(f"line {number} has the weight {weight!r}, expected 0 or 1")
-    return str(role)
+    if message.get("weight") not in (None, 0, 1):
+        raise UserError(f"line {number} has the weight {message['weight']!r}, expected 0 or 1")
+
+
+def _calls(message: dict[str, Any]) -> bool:
+    return bool(message.get("tool_calls") or message.get("function_call"))

@@ -105,12 +105,13 @@ def test_a_file_is_kept_listed_read_and_deleted(replica: Service, tmp_path: Path
         ("fine-tune", ["{"], "line 1 is no JSON"),
         ("fine-tune", [talk(), {"messages": []}], "line 2 has no messages"),
         ("fine-tune", [talk(), "", {"prompt": "x"}], "line 3 has the key 'prompt'"),
-        ("fine-tune", [{"messages": talk()["messages"] * 2}], "roles user, assistant, user"),
         ("fine-tune", [{"messages": talk()["messages"][:1]}], "roles user, expected"),
+        ("fine-tune", [{"messages": talk()["messages"][1:]}], "no turn of the user before"),
+        ("fine-tune", [talk(answer="")], "role 'assistant' without text"),
         (
             "fine-tune",
-            [talk(), {"messages": [{"role": "system", "content": "S"}, *talk()["messages"]]}],
-            "line 2 has another system message",
+            [{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}],
+            "a part of type 'image_url' in turn 1",
         ),
         (
             "fine-tune",
@@ -122,9 +123,9 @@ def test_a_file_is_kept_listed_read_and_deleted(replica: Service, tmp_path: Path
                     ]
                 }
             ],
-            "weight 0 on its only answer",
+            "weight 0 on its last answer",
         ),
-        ("fine-tune", [talk(tools=[{"type": "function"}])], "tool calls are not trained"),
+        ("fine-tune", [talk(tools=[{"type": "function"}])], "no name in tool 1"),
         ("fine-tune", [], "the file has no lines"),
         ("batch", [ask(1), ask(1)], "line 2 has the custom_id 'q1' once more"),
         ("batch", [ask(1) | {"url": "/v1/chat"}], "did you mean '/v1/chat/completions'"),

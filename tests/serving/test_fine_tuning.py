@@ -4,6 +4,7 @@ service.
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,23 @@ from helpers.services import Service
 COLOURS = ("red", "blue", "green", "white")
 
 
-def write_rows(folder: Path, name: str, count: int, first: int = 0) -> Path:
+# Turns before the question, of which the first answer is not trained on.
+BEFORE = [
+    {"role": "user", "content": "May I ask?"},
+    {"role": "assistant", "content": "No.", "weight": 0},
+    {"role": "user", "content": "And now?"},
+    {"role": "assistant", "content": "Yes."},
+]
+
+
+def write_rows(
+    folder: Path, name: str, count: int, first: int = 0, before: Sequence[Any] = ()
+) -> Path:
     rows = [
         {
             "messages": [
                 {"role": "system", "content": "Be brief."},
+                *before,
                 {"role": "user", "content": f"What colour has house {index}?"},
                 {"role": "assistant", "content": COLOURS[index % 4], "weight": 1},
             ]
@@ -43,7 +56,8 @@ def test_a_job_trains_pauses_goes_on_and_its_model_answers_at_once(
     service: Service, tmp_path: Path
 ) -> None:
     client = service.openai()
-    training = client.files.create(file=write_rows(tmp_path, "a.jsonl", 12), purpose="fine-tune")
+    rows = write_rows(tmp_path, "a.jsonl", 12, before=BEFORE)
+    training = client.files.create(file=rows, purpose="fine-tune")
     # Rows of the validation file are not trained on, so it has others.
     other = write_rows(tmp_path, "b.jsonl", 4, first=12)
     checked = client.files.create(file=other, purpose="fine-tune")

@@ -1,5 +1,6 @@
 """What a fine-tuning job may ask for, and the names of its models. Without Ray: nothing starts."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,14 +63,34 @@ def test_one_system_message_is_that_of_the_whole_file() -> None:
     assert (found.rows, found.system) == (2, None)
 
 
+def test_other_files_are_trained_on_as_conversations() -> None:
+    asked = {"role": "user", "content": "Where?"}
+    said = {"role": "assistant", "content": "Here."}
+    system = {"role": "system", "content": "S"}
+    call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    called = {"role": "assistant", "content": None, "tool_calls": [call]}
+    told = {"role": "tool", "tool_call_id": "c", "content": "there"}
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    files: list[tuple[list[dict[str, Any]], bool]] = [
+        ([{"messages": [asked, said]}, {"messages": [system, asked, said]}], False),
+        ([{"messages": [asked, said, asked, said]}], True),
+        ([{"messages": [asked, said | {"weight": 0}, asked, said]}], False),
+        ([{"messages": [asked, called], "tools": tools}], False),
+        ([{"messages": [asked, called, told, said], "tools": tools}], True),
+    ]
+    for rows, before in files:
+        found = read_rows(json.dumps(row).encode() for row in rows)
+        assert (found.plain, found.system, found.answers_before) == (False, None, before)
+        assert found.rows == len(rows)
+
+
 def test_a_job_that_cannot_be_is_refused_and_leaves_nothing(
     replica: Service, tmp_path: Path
 ) -> None:
     jobs = replica.openai().fine_tuning.jobs
-    good, other = keep(replica, tmp_path, "S"), keep(replica, tmp_path, "T")
+    good = keep(replica, tmp_path, "S")
     refused: list[tuple[dict[str, Any], str]] = [
         ({"model": "gpt-4"}, "model is 'gpt-4', expected tiny"),
-        ({"validation_file": other}, "another system message"),
         ({"training_file": "file-none"}, "'file-none' is unknown"),
         ({"suffix": "a b"}, "suffix"),
         ({"hyperparameters": {"n_epochs": 0}}, "n_epochs"),
