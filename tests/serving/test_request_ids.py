@@ -51,7 +51,7 @@ def test_the_events_of_a_run_name_the_request_that_started_it(
     journal.create_run("asked", tree, "")
     started: list[Any] = []
     monkeypatch.setattr(serving_runs, "start_ray", lambda: None)
-    monkeypatch.setattr(app.state.runs, "_restrict", lambda config: config)
+    monkeypatch.setattr(serving_runs, "restrict_run", lambda config, service: config)
     monkeypatch.setattr(
         serving_runs, "start_controller", lambda config, request: started.append(request)
     )
