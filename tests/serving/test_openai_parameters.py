@@ -5,11 +5,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.chat_templates import build_tokenizer
 from pydantic import ValidationError
 from transformers import AutoTokenizer
 
+from atgen_ray.config import PromptConfig
 from atgen_ray.engines.base import TokenRules, TokenStep
 from atgen_ray.engines.sglang_sampling import name_sampling
+from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.chat_prompts import render_chat
 from atgen_ray.serving.replicas.openai_responses import Answer, Choice
@@ -169,17 +172,30 @@ def test_settings_reach_the_engine_and_none_leaves_it_alone(builder: RequestBuil
     assert json.loads(sampling["json_schema"])["type"] == "object"
 
 
+def test_a_tuned_model_is_asked_as_it_was_trained_and_the_base_model_may_think() -> None:
+    tokenizer = build_tokenizer("qwen3")
+    prompt = PromptConfig(system="Be brief.")
+    trained = PromptBuilder(tokenizer, prompt, 200).render("How warm is it?")
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "How warm is it?"},
+    ]
+    body = chat(messages=turns)
+    assert render_chat(tokenizer, body, True) == trained
+    assert trained == render_chat(tokenizer, body, False) + "<think>\n\n</think>\n\n"
+
+
 def test_tools_are_told_by_the_template_or_in_a_system_message(tokenizer: Any) -> None:
     body = chat(messages=CONVERSATION, tools=[TOOL])
-    told = render_chat(tokenizer, body)
+    told = render_chat(tokenizer, body, False)
     assert told.startswith("<|im_start|>system\nBe brief.\n\nYou may call functions")
     assert '"name": "weather"' in told
     assert '<tool_call>\n{"name": "weather", "arguments": {"place": "Oslo"}}' in told
     assert "<tool_response>\ncold\n</tool_response>" in told
-    assert "weather" not in render_chat(tokenizer, chat(tools=[TOOL], tool_choice="none"))
+    assert "weather" not in render_chat(tokenizer, chat(tools=[TOOL], tool_choice="none"), False)
     native = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
     native.chat_template = NATIVE
-    shown = render_chat(native, body)
+    shown = render_chat(native, body, False)
     assert shown.startswith("TOOLS [{")
     assert shown.endswith("[system]Be brief.[user]How warm is it?[assistant]CALL Oslo[tool]cold")
 

@@ -389,6 +389,9 @@ def test_tools_schemas_and_ignored_parameters_reach_vllm_in_its_form(tiny_model:
     native = VLLMAnswer(body, "base", "vllm-base", tokenizer).request()
     assert [tool.function.name for tool in native.tools] == ["weather"]
     assert native.tool_choice == "none"  # its parser reads no calls: ours does
+    assert native.chat_template_kwargs is None
+    tuned = VLLMAnswer(body, "sort-1", "vllm-sort-1", tokenizer, tuned=True).request()
+    assert tuned.chat_template_kwargs == {"enable_thinking": False}
     event = {
         "choices": [
             {

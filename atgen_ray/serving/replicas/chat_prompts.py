@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from atgen_ray.models.chat_template import render_turns
 from atgen_ray.models.tool_prompts import fit_tools
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.schemas.chat import ChatBody, Message
@@ -16,8 +17,12 @@ def prepare_chat(tokenizer: Any, body: ChatBody) -> tuple[list[dict[str, Any]], 
     return fit_tools(tokenizer, [_read(message) for message in body.messages], tools)
 
 
-def render_chat(tokenizer: Any, body: ChatBody) -> str:
+def render_chat(tokenizer: Any, body: ChatBody, tuned: bool) -> str:
     """Return the prompt of a conversation.
+
+    Args:
+        tuned: whether a model with an adapter answers, which has learnt to answer without thoughts
+            and gets the prompt that training gave it. The base model gets what its template has.
 
     Raises:
         ApiError: 400, the template refuses the messages.
@@ -27,6 +32,8 @@ def render_chat(tokenizer: Any, body: ChatBody) -> str:
     turns, tools = prepare_chat(tokenizer, body)
     given = {"tools": tools} if tools else {}
     try:
+        if tuned:
+            return render_turns(tokenizer, turns, generation=True, tools=tools)
         return str(
             tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=True, **given

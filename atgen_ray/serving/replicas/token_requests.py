@@ -37,9 +37,10 @@ class RequestBuilder:
         Raises:
             ApiError: 400, a prompt is empty or too long, or something in it is unknown.
         """
-        prompts = (
-            [self._encode_chat(body)] if isinstance(body, ChatBody) else self._encode_prompts(body)
-        )
+        if isinstance(body, ChatBody):
+            prompts = [self._encode_chat(body, adapter is not None)]
+        else:
+            prompts = self._encode_prompts(body)
         rules = self._read_rules(body)
         return [
             request
@@ -118,8 +119,8 @@ class RequestBuilder:
             )
         return body.logprobs
 
-    def _encode_chat(self, body: ChatBody) -> list[int]:
-        text = render_chat(self._tokenizer, body)
+    def _encode_chat(self, body: ChatBody, tuned: bool) -> list[int]:
+        text = render_chat(self._tokenizer, body, tuned)
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _encode_prompts(self, body: CompletionBody) -> list[list[int]]:

@@ -177,7 +177,9 @@ class VLLMReplica(LLMServer):
             )
         async with self._admission.enter(_key(adapter), interactive=True):
             served = await self._served_name(adapter)
-            answer = VLLMAnswer(body, served, fingerprint("vllm", adapter), self._tokenizer)
+            origin = fingerprint("vllm", adapter)
+            tuned = adapter is not None
+            answer = VLLMAnswer(body, served, origin, self._tokenizer, tuned)
             ask = self.engine.chat if isinstance(body, ChatBody) else self.engine.completions
             try:
                 # Closing the stream makes vLLM drop the request of a caller that left.

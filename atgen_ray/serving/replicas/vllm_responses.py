@@ -31,7 +31,12 @@ class VLLMAnswer:
     """
 
     def __init__(
-        self, body: ChatBody | CompletionBody, served: str, origin: str, tokenizer: Any
+        self,
+        body: ChatBody | CompletionBody,
+        served: str,
+        origin: str,
+        tokenizer: Any,
+        tuned: bool = False,
     ) -> None:
         """Prepare the response to `body`.
 
@@ -39,7 +44,9 @@ class VLLMAnswer:
             served: vLLM's name for the model with the caller's adapter.
             origin: the `system_fingerprint` of the response.
             tokenizer: that of the model, with its chat template.
+            tuned: whether a model with an adapter answers; see `render_chat`.
         """
+        self._tuned = tuned
         self._body = body
         self._tokenizer = tokenizer
         self._calls = CallReader(body) if isinstance(body, ChatBody) and body.offered else None
@@ -73,6 +80,8 @@ class VLLMAnswer:
         """
         turns, tools = prepare_chat(self._tokenizer, body)
         settings: dict[str, Any] = {"messages": turns}
+        if self._tuned:
+            settings["chat_template_kwargs"] = {"enable_thinking": False}
         if tools:
             settings |= {"tools": tools, "tool_choice": "none"}
         if (schema := body.answer_schema) is not None:
