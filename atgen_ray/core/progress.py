@@ -79,6 +79,11 @@ class ProgressTracker:
         """Ask the run to stop; it does so at the next call from its loop."""
         self._stop.set()
 
+    @property
+    def is_stopping(self) -> bool:
+        """Return whether the work was told to stop."""
+        return self._stop.is_set()
+
     def snapshot(self) -> dict[str, Any]:
         """Return the activity as plain data."""
         with self._lock:

@@ -233,15 +233,22 @@ def has_controller(run: str) -> bool:
 def stop_controller(run: str) -> bool:
     """Ask a controller of this cluster that has no lease yet to stop; return whether there is one.
 
-    One that has the lease hears of `Journal.ask_to_stop` instead, wherever it is.
+    One that has the lease hears of `Journal.ask_to_stop` instead, wherever it is. One that has not
+    begun is ended: it would hear of the stop later, when the run may have been resumed with it.
     """
-    if not has_controller(run):
+    if not ray.is_initialized():  # asking would start one
         return False
     try:
-        ray.get_actor(actor_name(run), namespace=NAMESPACE).stop.remote()
-    except ValueError:
+        controller = ray.get_actor(actor_name(run), namespace=NAMESPACE)
+        snapshot: Snapshot = ray.get(controller.poll.remote(EVERYTHING), timeout=POLL_SECONDS)
+    except (GetTimeoutError, ActorUnavailableError):
+        ray.kill(controller, no_restart=True)
+        return True
+    except (ValueError, RayActorError):
         return False
-    return True
+    if snapshot.status == "running":
+        controller.stop.remote()
+    return snapshot.status == "running"
 
 
 def dismiss_ended(run: str) -> None:

@@ -63,7 +63,7 @@ class Snapshot:
     events: list[Event]
     message: str  # why it ended; for a failure the traceback
     mistake: bool  # whether the failure is one that the user can mend
-    closing: bool = False  # it is writing how it ended, or its process is about to end
+    closing: bool = False  # it was told to stop, or writes how it ended
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ class LeasedRun:
         # Read the status before the events, so that a run seen as ended has all of them.
         status = self._status
         message = self._message
-        closing = status == "running" and self._ended.is_set()
+        # Whoever resumes the run waits for what was told to stop.
+        closing = status == "running" and (self._ended.is_set() or self._tracker.is_stopping)
         try:
             events = self._journal.events(self._config.name, after)
         except UserError:  # the database is unreachable; the run itself decides whether it can wait
