@@ -125,6 +125,32 @@ def test_what_the_server_tells_late_opens_no_answered_task(people: People) -> No
     expect(page.locator("#empty")).to_be_visible()
 
 
+def test_a_step_forward_waits_for_tasks_that_are_on_their_way(people: People) -> None:
+    """They are leased to the person, so they are not among the open tasks that are looked for."""
+    people.open(4)
+    page = people.sit("ann")
+    answer = page.locator("#answer")
+    expect(answer).to_have_value("draft of e00")
+    held: list[tuple[Route, APIResponse]] = []
+    page.route("**/tasks/lease", lambda route: held.append((route, route.fetch())))
+    type_label(page, "label of e00")
+    expect(answer).to_have_value("draft of e01")
+    while not held:
+        page.wait_for_timeout(50)  # in which the handlers are called
+    page.keyboard.press("Alt+n")
+    expect(answer).to_have_value("draft of e02")
+    page.keyboard.press("Alt+n")
+    page.wait_for_timeout(300)  # what would be looked for has been answered
+
+    def is_next() -> bool:
+        while held:
+            route, reply = held.pop(0)
+            route.fulfill(response=reply)
+        return answer.input_value() == "draft of e03"
+
+    wait_for(page, is_next)
+
+
 def test_two_browsers_share_one_queue(people: People) -> None:
     people.open(6)
     pages = [people.sit("ann"), people.sit("bea")]

@@ -190,6 +190,7 @@ async function go(step) {
   const from = task;
   const beside = () => desk.tasks[from ? desk.tasks.indexOf(from) + step : step < 0 ? desk.tasks.length - 1 : desk.tasks.length];
   try {
+    while (!beside() && step > 0 && desk.filling) await desk.filling; // what is being leased is not among the open tasks
     if (!beside() && !(await (step < 0 ? desk.goBack() : desk.lookAhead()))) {
       notify(step < 0 ? "This is your first task." : "There is no further open task.");
     }

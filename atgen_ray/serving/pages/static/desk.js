@@ -66,20 +66,11 @@ export class Desk {
   // Renews the lease on the task in hand, and prepares the next ones. Those that others were given meanwhile go.
   async fill(hand) {
     if (this.filling) return (this.again = { hand });
-    this.filling = true;
+    this.filling = this.lease(hand);
     try {
-      const besides = [...new Set(this.outbox.entries.map((entry) => entry.id))].slice(-200);
-      const asked = this.tasks.filter((task) => this.isOpen(task));
-      const body = { count: 1 + AHEAD, ahead: AHEAD, besides, hand: hand?.id ?? null };
-      const found = await this.look("POST", `${this.path}/lease`, body);
-      for (const task of asked) {
-        if (found.has(task.id) || task === hand || !this.isOpen(task) || this.store.get(`draft/${task.id}`)) continue;
-        if (!task.opened) this.tasks.splice(this.tasks.indexOf(task), 1);
-      }
-      if (hand && this.isOpen(hand) && !found.has(hand.id) && !besides.includes(hand.id)) hand.until = 0;
-      this.changed();
+      await this.filling;
     } finally {
-      this.filling = false;
+      this.filling = null;
     }
     if (this.again) {
       const next = this.again;
@@ -87,6 +78,19 @@ export class Desk {
       await this.fill(next.hand);
     }
     return undefined;
+  }
+
+  async lease(hand) {
+    const besides = [...new Set(this.outbox.entries.map((entry) => entry.id))].slice(-200);
+    const asked = this.tasks.filter((task) => this.isOpen(task));
+    const body = { count: 1 + AHEAD, ahead: AHEAD, besides, hand: hand?.id ?? null };
+    const found = await this.look("POST", `${this.path}/lease`, body);
+    for (const task of asked) {
+      if (found.has(task.id) || task === hand || !this.isOpen(task) || this.store.get(`draft/${task.id}`)) continue;
+      if (!task.opened) this.tasks.splice(this.tasks.indexOf(task), 1);
+    }
+    if (hand && this.isOpen(hand) && !found.has(hand.id) && !besides.includes(hand.id)) hand.until = 0;
+    this.changed();
   }
 
   // Adopts the tasks that the server tells of. Of one that was answered while it was asked, it tells the past.
