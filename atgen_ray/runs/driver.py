@@ -206,28 +206,15 @@ def has_local_journal(config: RunConfig) -> bool:
 
 def find_activity(run: str) -> dict[str, Any] | None:
     """Return the step under way in this cluster's controller of the run, or None without one."""
-    if not ray.is_initialized():  # asking would start one
-        return None
-    try:
-        controller = ray.get_actor(actor_name(run), namespace=NAMESPACE)
-        snapshot: Snapshot = ray.get(controller.poll.remote(EVERYTHING), timeout=POLL_SECONDS)
-    except (ValueError, RayActorError, GetTimeoutError):
-        return None
-    return snapshot.activity if snapshot.status == "running" else None
+    found = _find_controller(run)
+    snapshot = found[1] if found else None
+    return snapshot.activity if snapshot and snapshot.status == "running" else None
 
 
 def has_controller(run: str) -> bool:
     """Return whether a controller of this cluster drives the run, or is about to."""
-    if not ray.is_initialized():  # asking would start one
-        return False
-    try:
-        controller = ray.get_actor(actor_name(run), namespace=NAMESPACE)
-        snapshot: Snapshot = ray.get(controller.poll.remote(EVERYTHING), timeout=POLL_SECONDS)
-    except (GetTimeoutError, ActorUnavailableError):  # it starts, or Ray is restarting it
-        return True
-    except (ValueError, RayActorError):
-        return False
-    return snapshot.status == "running"
+    found = _find_controller(run)
+    return found is not None and (found[1] is None or found[1].status == "running")
 
 
 def stop_controller(run: str) -> bool:
@@ -236,19 +223,31 @@ def stop_controller(run: str) -> bool:
     One that has the lease hears of `Journal.ask_to_stop` instead, wherever it is. One that has not
     begun is ended: it would hear of the stop later, when the run may have been resumed with it.
     """
-    if not ray.is_initialized():  # asking would start one
+    found = _find_controller(run)
+    if found is None:
         return False
-    try:
-        controller = ray.get_actor(actor_name(run), namespace=NAMESPACE)
-        snapshot: Snapshot = ray.get(controller.poll.remote(EVERYTHING), timeout=POLL_SECONDS)
-    except (GetTimeoutError, ActorUnavailableError):
+    controller, snapshot = found
+    if snapshot is None:
         ray.kill(controller, no_restart=True)
         return True
-    except (ValueError, RayActorError):
-        return False
     if snapshot.status == "running":
         controller.stop.remote()
     return snapshot.status == "running"
+
+
+def _find_controller(run: str) -> tuple[Any, Snapshot | None] | None:
+    """Return this cluster's controller of the run and its state, which is None where it starts or
+    Ray is restarting it; None without a controller.
+    """
+    if not ray.is_initialized():  # asking would start one
+        return None
+    try:
+        controller = ray.get_actor(actor_name(run), namespace=NAMESPACE)
+        return controller, ray.get(controller.poll.remote(EVERYTHING), timeout=POLL_SECONDS)
+    except (GetTimeoutError, ActorUnavailableError):
+        return controller, None
+    except (ValueError, RayActorError):
+        return None
 
 
 def dismiss_ended(run: str) -> None:
