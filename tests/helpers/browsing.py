@@ -94,10 +94,17 @@ class Visitor:
 
 @contextmanager
 def receive_visitors() -> Iterator[list[Visitor]]:
-    """A list for visitors, whose browsers are closed at the end. They must have seen no trouble."""
+    """A list for visitors, whose browsers are closed at the end. They must have seen no trouble.
+
+    Their routes end first: a handler that is still under way when its browser closes fails, and
+    its error is raised in whichever test uses Playwright next.
+    """
     visitors: list[Visitor] = []
     yield visitors
     for visitor in visitors:
+        for page in visitor.context.pages:
+            page.unroute_all(behavior="ignoreErrors")
+        visitor.context.unroute_all(behavior="ignoreErrors")
         visitor.context.close()
     assert [visitor.troubles for visitor in visitors if visitor.troubles] == []
 
