@@ -30,7 +30,7 @@ from atgen_ray.runs.steps import (
     ScoreSteps,
 )
 from atgen_ray.runs.stopping import BUDGET, MEASURED, SELECTED, find_stop
-from atgen_ray.runs.tracking import Tracking
+from atgen_ray.runs.tracking.tracking import Tracking
 from atgen_ray.runs.workers import RAY_WORKERS, Workers
 from atgen_ray.store.events import WARNING
 from atgen_ray.store.journal import Journal

@@ -11,7 +11,7 @@ from helpers.wandb_files import read_wandb_files
 
 from atgen_ray.config.loading import dump_config, parse_config
 from atgen_ray.core.errors import RunStopped
-from atgen_ray.runs.tracking import Tracking
+from atgen_ray.runs.tracking.tracking import Tracking
 from atgen_ray.store.journal import Journal, open_journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder

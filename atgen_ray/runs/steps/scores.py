@@ -20,7 +20,7 @@ from atgen_ray.runs.audit import read_sample
 from atgen_ray.runs.metrics_table import collect_rows
 from atgen_ray.runs.run_context import RunContext
 from atgen_ray.runs.steps.labels import LabelSteps
-from atgen_ray.runs.tracking import Tracking
+from atgen_ray.runs.tracking.tracking import Tracking
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.text.conversation import show_example

@@ -81,7 +81,7 @@ PACKAGES = {
         "atgen_ray.runs.round_model",
         "atgen_ray.runs.stored_selection",
         "atgen_ray.runs.takeover",
-        "atgen_ray.runs.tracking",
+        "atgen_ray.runs.tracking.tracking",
         "atgen_ray.training.ray_train",
         "atgen_ray.training.trainer",
     ),

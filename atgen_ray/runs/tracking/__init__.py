@@ -1,0 +1,1 @@
+"""What trackers of experiments are told of a run: MLflow, and Weights & Biases."""
