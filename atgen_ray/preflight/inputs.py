@@ -28,7 +28,7 @@ from atgen_ray.evaluation import METRICS, Case, Resources, choose_metrics
 from atgen_ray.models.loading import load_tokenizer
 from atgen_ray.models.prompts import OverlongPromptError, PromptBuilder
 from atgen_ray.preflight.check import Setting, list_models
-from atgen_ray.preflight.checkpoints import inspect_checkpoint
+from atgen_ray.preflight.inspection import inspect_checkpoint
 
 SMALL = 8 << 20  # bytes of files that are read here: about a second's work
 SAMPLE = 50  # rows that prompts and metrics are tried on
