@@ -132,8 +132,9 @@ def streams_that_nobody_reads(target: Target) -> int:
         line.connect(("127.0.0.1", target.port))
         line.sendall(request.encode())
         lines.append(line)
-    time.sleep(1)
-    refused = target.raw(request.encode())
+    deadline = time.monotonic() + PATIENCE
+    while (refused := target.raw(request.encode())) == "200" and time.monotonic() < deadline:
+        time.sleep(0.1)  # not all of them have been taken yet
     deadline = time.monotonic() + PATIENCE  # by then they are ended, and their places are free
     while (again := target.raw(request.encode())) != "200" and time.monotonic() < deadline:
         time.sleep(0.5)

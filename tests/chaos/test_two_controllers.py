@@ -206,7 +206,7 @@ def test_a_request_that_is_late_replaces_nothing(
         wait_until(lambda: stopped.status() == psutil.STATUS_STOPPED)
         store.delay = 3.0
         stopped.resume()
-        time.sleep(1)  # its request waits at the door of the store
+        wait_until(lambda: store.delayed > 0)  # its request waits at the door of the store
         store.delay = 0.0
         change_settings(journal, place)
         drive(place, url, "second")

@@ -41,6 +41,7 @@ class ObjectStore:
     failing: float = 0.0  # share of requests
     refusing: bool = False  # all writes: access denied
     delay: float = 0.0  # seconds before a request is looked at, twice as long at most
+    delayed: int = 0  # requests that have begun to wait
     stop: Callable[[], None] = lambda: None
     answers: "Counter[str]" = field(default_factory=Counter)
     chance: random.Random = field(default_factory=lambda: random.Random(0))
@@ -74,7 +75,9 @@ class ObjectStore:
 
         def door(request: dict[str, Any], start: Callable[..., Any]) -> Answer:
             method = request["REQUEST_METHOD"]
-            time.sleep(self.delay * self.chance.uniform(1, 2))
+            if delay := self.delay * self.chance.uniform(1, 2):
+                self.delayed += 1
+                time.sleep(delay)
             if self.refusing and method in ("PUT", "POST", "DELETE"):
                 return self._refuse(start, method, "403 Forbidden", "AccessDenied")
             if self.chance.random() >= self.failing:

@@ -208,7 +208,7 @@ def test_what_was_typed_while_the_server_was_dead_outlives_a_reload(
 def test_the_network_goes_away_and_comes_back(people: People) -> None:
     people.open(2)
     page = people.sit("ann")
-    page.wait_for_timeout(500)  # the next task is fetched ahead
+    expect(page.locator("#standing")).to_contain_text("0 of 2 done")  # both tasks are there
     page.context.set_offline(True)
     type_label(page, "first, offline")
     expect(page.locator("#answer")).to_have_value("draft of e01")
