@@ -18,6 +18,9 @@ LOCKED := $(shell $(PYTHON) -c 'import platform, sys; \
   print("yes" * ((*sys.version_info[:2], sys.platform, platform.machine()) == (3, 11, "linux", "x86_64")))')
 locked = $(if $(LOCKED),$(call install,$(1),--no-deps --require-hashes -r requirements/$(2).txt),true)
 
+# uv installs no bytecode: the first import of a package leaves it, for all later ones.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo smoke test prepare-tests test-fast lint audit nightly install install-vllm install-sglang postgres chromium clean
 
 demo: $(VENV)/.demo $(if $(filter vllm sglang,$(ENGINE)),install-$(ENGINE))

@@ -33,7 +33,13 @@ SERVED_ENGINE = {"backend": "transformers", "threads_per_worker": 1, "cpus_per_w
 os.environ.update(
     OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", RAY_AUTH_MODE="disabled"
 )
+# Commands and jobs find the `python` of these tests first, as in an image or an activated environment.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 os.environ |= {"RAY_ENABLE_AUTO_CONNECT": "0", "RAY_SERVE_LOG_TO_STDERR": "0"}
+# The tests start some hundreds of Pythons. Half the time of their imports is compilation, once for each
+# package where the bytecode is kept (uv installs none), and each time where the surroundings forbid it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

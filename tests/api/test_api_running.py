@@ -3,8 +3,6 @@ twice.
 """
 
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.forks import run_command
 from helpers.projects import Project
 
 import atgen_ray
@@ -44,8 +43,7 @@ def test_a_run_from_a_dictionary_that_was_killed_pays_for_nothing_twice(
     import json
 
     tree = configure(make_project(), stopping={"rounds": 1})
-    command = [sys.executable, "-c", KILLED, json.dumps(tree, default=str)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = run_command("-c", KILLED, json.dumps(tree, default=str), timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stderr
     before = atgen_ray.open_run("sort", storage=tree["storage"])
     bought = before.labels()

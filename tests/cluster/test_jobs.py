@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 from helpers.command_line import Ended, call
-from helpers.heads import RAY
+from helpers.forks import run_command
 from helpers.projects import Project
+
+RAY = ("-m", "ray.scripts.scripts")  # what the command `ray` runs
 
 
 def test_a_job_is_stopped_and_a_second_one_resumes_it(
@@ -46,8 +48,8 @@ def _submit(
     project: Project, cluster: dict[str, str], storage: str, *options: str
 ) -> subprocess.CompletedProcess[str]:
     run = [sys.executable, "-m", "atgen_ray.cli", "run", "sort.yaml", "--storage", storage]
-    command = [RAY, "job", "submit", "--working-dir", str(project.folder), *options, "--", *run]
-    return subprocess.run(command, env=cluster, capture_output=True, text=True, timeout=400)
+    command = ("job", "submit", "--working-dir", str(project.folder), *options, "--", *run)
+    return run_command(*RAY, *command, env=cluster, timeout=400)
 
 
 def _show(storage: str) -> Ended:
@@ -64,9 +66,7 @@ def _wait_for_step(cluster: dict[str, str], storage: str, step: str) -> None:
         ):
             return
         time.sleep(0.2)
-    logs = subprocess.run(
-        [RAY, "job", "logs", "first"], env=cluster, capture_output=True, text=True, timeout=60
-    )
+    logs = run_command(*RAY, "job", "logs", "first", env=cluster, timeout=60)
     pytest.fail(f"the job never came to {step}: {logs.stdout} {logs.stderr}")
 
 

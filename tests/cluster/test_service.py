@@ -4,7 +4,6 @@ serve` by itself.
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import httpx
 import openai
 import pytest
 import yaml
+from helpers.forks import Command, run_command
 from helpers.ports import free_port
 from helpers.services import bearer
 
@@ -25,7 +25,7 @@ from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.journal import open_journal
 from atgen_ray.store.owner import ProcessIdentity
 
-SERVE = str(Path(sys.executable).with_name("serve"))
+SERVE = ("-m", "ray.serve.scripts")  # what the command `serve` runs
 LOCAL = Path(__file__).parents[2] / "serve_configs/local-cpu.yaml"
 START_SECONDS = 240
 SCALE_SECONDS = 120
@@ -56,9 +56,7 @@ def test_serve_deploy_of_the_shipped_configuration(cluster: dict[str, str], conf
     tree = yaml.safe_load(config.read_text())
     tree["applications"][0]["deployments"] = [{"name": "model", "autoscaling_config": SCALING}]
     config.write_text(yaml.safe_dump(tree))
-    deployed = subprocess.run(
-        [SERVE, "deploy", str(config)], env=cluster, capture_output=True, text=True, timeout=120
-    )
+    deployed = run_command(*SERVE, "deploy", str(config), env=cluster, timeout=120)
     assert deployed.returncode == 0, deployed.stderr
     wait_until_ready(config)
     client = chat_with_the_model(config)
@@ -66,14 +64,13 @@ def test_serve_deploy_of_the_shipped_configuration(cluster: dict[str, str], conf
     with ask_all_the_time(client, callers=6):
         wait_for_replicas(cluster, 2)
     wait_for_replicas(cluster, 1)
-    subprocess.run(
-        [SERVE, "shutdown", "-y"], env=cluster, check=True, capture_output=True, timeout=120
-    )
+    ended = run_command(*SERVE, "shutdown", "-y", env=cluster, timeout=120)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_atgen_ray_serve_until_it_is_told_to_end(config: Path) -> None:
-    command = [sys.executable, "-m", "atgen_ray.cli", "serve", "--config", str(config)]
-    served = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = ["-m", "atgen_ray.cli", "serve", "--config", str(config)]
+    served = Command(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         assert served.stdout is not None
         lines = [served.stdout.readline()]
@@ -171,20 +168,10 @@ def ask_all_the_time(client: openai.OpenAI, callers: int) -> Iterator[None]:
 def chat_with_the_model(config: Path) -> openai.OpenAI:
     url, storage = read(config)
     assert httpx.get(f"{url}/v1/models").status_code == 401
-    create = [
-        sys.executable,
-        "-m",
-        "atgen_ray.cli",
-        "token",
-        "create",
-        "--role",
-        "admin",
-        "--storage",
-        storage,
-    ]
-    token = subprocess.run(
-        create, check=True, capture_output=True, text=True, timeout=60
-    ).stdout.strip()
+    create = ("token", "create", "--role", "admin", "--storage", storage)
+    created = run_command("-m", "atgen_ray.cli", *create, timeout=60)
+    assert created.returncode == 0, created.stderr
+    token = created.stdout.strip()
     client = openai.OpenAI(base_url=f"{url}/v1", api_key=token, timeout=120)
     model = "smollm2-135m"
     assert model in [each.id for each in client.models.list()]

@@ -3,13 +3,13 @@ nothing is free.
 """
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from helpers.forks import Command
 from helpers.logical_cluster import run_cluster
 from helpers.served import Served, serve_file
 
@@ -80,13 +80,7 @@ def test_plan_and_run_go_through_beside_the_service(service: Served, tree: dict[
 def test_a_plan_without_room_is_told_what_is_free_and_ends_when_nobody_waits(
     service: Served, tree: dict[str, Any], cluster: dict[str, str]
 ) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD],
-        env=cluster,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as holder:
+    with Command("-c", HOLD, env=cluster, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdin is not None
         assert holder.stdout is not None
         assert holder.stdout.readline()

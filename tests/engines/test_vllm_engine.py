@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -24,6 +25,10 @@ from atgen_ray.engines.registry import build_engine
 from atgen_ray.engines.transformers_engine import TransformersEngine
 
 Generate = Callable[..., pa.Table]
+# One engine of vLLM, which takes half a minute to start, is for all tests that it fits: those of
+# adapters in its weights and of none, with prompts that are not cut.
+REJECT = PromptConfig(overlong="reject")
+SHARED = {"vllm": {"adapters": "merged"}, "sglang": {}}
 
 
 def assert_same_outputs(one: pa.Table, other: pa.Table) -> None:
@@ -41,9 +46,10 @@ def test_base_model_samples_and_bad_rows(
     generate: Generate, examples: pa.Table, backend: str
 ) -> None:
     rows = pa.concat_tables([examples, pa.table({"id": ["zz"], "text": ["long " * 500]})])
-    prompt = PromptConfig(overlong="reject")
-    expected = generate(rows, prompt=prompt, folder="transformers")
-    features = generate(rows, prompt=prompt, folder=backend, backend=backend, samples=2)
+    expected = generate(rows, prompt=REJECT, folder="transformers")
+    features = generate(
+        rows, prompt=REJECT, folder=backend, backend=backend, samples=2, **SHARED[backend]
+    )
     assert_same_outputs(features.slice(0, 14), expected.slice(0, 14))
     assert features["error"].to_pylist()[-1] == expected["error"].to_pylist()[-1] is not None
     assert [len(samples) for samples in features["samples"].to_pylist()] == [2] * 14 + [0]
@@ -57,38 +63,18 @@ def test_references_are_as_likely_as_transformers_has_them(
     generate: Generate, model: ModelConfig, backend: str
 ) -> None:
     """The engines are those of the test before."""
-    prompt = PromptConfig(overlong="reject")
     texts = {"a": "count to 5", "b": "count " * 20, "c": "long " * 500}
     references = {"a": ["one two three", "five"], "b": ["a reference longer than an answer " * 3]}
     references["c"] = ["never scored"]
-    rows = list_references(texts, references, TransformersEngine(model, prompt, EngineConfig()))
-    expected = read_nats(generate(rows, prompt=prompt, folder="transformers"))
-    found = read_nats(generate(rows, prompt=prompt, folder=backend, backend=backend))
+    rows = list_references(texts, references, TransformersEngine(model, REJECT, EngineConfig()))
+    expected = read_nats(generate(rows, prompt=REJECT, folder="transformers"))
+    found = read_nats(
+        generate(rows, prompt=REJECT, folder=backend, backend=backend, **SHARED[backend])
+    )
     assert found.keys() == expected.keys()
     assert expected["a"][0] > 0
     for id_, values in expected.items():
         assert found[id_] == pytest.approx(values, abs=1e-3)
-
-
-# The last engine of vLLM is "merged", which the next test has too.
-@pytest.mark.parametrize("adapters", ["name", "merged"])
-@pytest.mark.parametrize("backend", ["sglang", "vllm"])
-def test_adapter_answers_are_the_adapters(
-    generate: Generate,
-    examples: pa.Table,
-    model: ModelConfig,
-    adapter: Path,
-    backend: str,
-    adapters: str,
-) -> None:
-    expected = generate(adapter=adapter, folder="transformers")
-    features = generate(adapter=adapter, folder=backend, backend=backend, adapters=adapters)
-    assert_same_outputs(features, expected)
-    effect = check_adapter(
-        examples, features, model, PromptConfig(), EngineConfig(), at_path(adapter), 4
-    )
-    assert effect is not None
-    assert effect.error < 1e-3
 
 
 @pytest.fixture
@@ -114,7 +100,8 @@ def pid_of_engine() -> int:
 def test_one_engine_takes_adapter_after_adapter_and_outlives_its_death(
     generate: Generate, adapter: Path, other_adapter: Path
 ) -> None:
-    kept = {"backend": "vllm", "adapters": "merged"}
+    """The engine is that of the tests before."""
+    kept: dict[str, Any] = {"prompt": REJECT, "backend": "vllm", "adapters": "merged"}
     expected = {
         path: generate(adapter=path, folder=f"transformers-{index}")
         for index, path in enumerate((adapter, other_adapter))
@@ -132,6 +119,29 @@ def test_one_engine_takes_adapter_after_adapter_and_outlives_its_death(
         generate(adapter=other_adapter, folder="c", **kept), expected[other_adapter]
     )
     assert pid_of_engine() != pid
+
+
+# The engine of vLLM that is there is "merged": it comes first.
+@pytest.mark.parametrize("adapters", ["merged", "name"])
+@pytest.mark.parametrize("backend", ["vllm", "sglang"])
+def test_adapter_answers_are_the_adapters(
+    generate: Generate,
+    examples: pa.Table,
+    model: ModelConfig,
+    adapter: Path,
+    backend: str,
+    adapters: str,
+) -> None:
+    expected = generate(adapter=adapter, folder="transformers")
+    features = generate(
+        prompt=REJECT, adapter=adapter, folder=backend, backend=backend, adapters=adapters
+    )
+    assert_same_outputs(features, expected)
+    effect = check_adapter(
+        examples, features, model, PromptConfig(), EngineConfig(), at_path(adapter), 4
+    )
+    assert effect is not None
+    assert effect.error < 1e-3
 
 
 def test_vllm_is_the_choice_where_it_is_installed(model: ModelConfig) -> None:

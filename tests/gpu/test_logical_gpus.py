@@ -3,14 +3,12 @@ the CPU.
 """
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import yaml
+from helpers.forks import run_command
 from helpers.logical_cluster import run_cluster
 from helpers.projects import Project
 
@@ -125,13 +123,7 @@ def test_runs_of_a_sweep_share_a_gpu(
 def test_a_vllm_engine_stays_where_training_has_room_beside_it_and_ends_otherwise(
     cluster: dict[str, str], tiny_model: str
 ) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", ROOM],
-        env=os.environ | cluster | {"MODEL": tiny_model},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    ended = run_command("-c", ROOM, env=cluster | {"MODEL": tiny_model}, timeout=300)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout.splitlines()[-1])
     assert found["answers"][0]["error"] is None
@@ -145,12 +137,7 @@ def test_a_vllm_engine_stays_where_training_has_room_beside_it_and_ends_otherwis
 def test_torch_distributed_takes_what_the_workers_really_have(
     cluster: dict[str, str], tmp_path: Any
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TRAIN],
-        env=cluster | {"FOLDER": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
+    done = run_command("-c", TRAIN, env=cluster | {"FOLDER": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert [(each["backend"], each["device"]) for each in found] == [("gloo", "cpu")] * 2

@@ -18,6 +18,10 @@ from atgen_ray.ray_runtime.workers import KEEPING
 from helpers.ports import free_port
 from helpers.projects import STARTED
 
+# Milliseconds between two looks of a head at its nodes, of which five must fail before it takes one
+# for dead; with Ray's own three seconds each death is a quarter of a minute in which nothing happens.
+# How long a look may take is as Ray has it.
+LOOKS = 500
 # Runs a command in its own process group, and ends the group when the input does: also when the tests
 # are killed.
 UNTIL_EOF = '"$@" & read -r _; kill -9 0'
@@ -121,6 +125,7 @@ class NodesApart:
         command += ["--object-store-memory=100000000"]
         if number == 0:
             command += ["--head", f"--port={self.port}", "--include-dashboard=false"]
+            command += [f'--system-config={{"health_check_period_ms": {LOOKS}}}']
         else:
             command += [f"--address=127.0.0.2:{self.port}"]
         together = inherited | self.shared | own | environment

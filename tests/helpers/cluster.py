@@ -11,6 +11,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from atgen_ray.ray_runtime.workers import KEEPING
+from helpers.apart import LOOKS
 
 
 @dataclass
@@ -40,9 +41,9 @@ def run_cluster() -> Iterator[TwoNodes]:
     with pytest.MonkeyPatch.context() as patch:
         for key in KEEPING:
             patch.delenv(key, raising=False)
-        cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
-        )
+        settings = {"health_check_period_ms": LOOKS}
+        head = {"num_cpus": 1, "include_dashboard": False, "_system_config": settings}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             yield TwoNodes(cluster, cluster.add_node(num_cpus=3))
         finally:

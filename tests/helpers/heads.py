@@ -37,10 +37,7 @@ def start_head(logs: Path) -> Iterator[dict[str, str]]:
         f"--dashboard-agent-listen-port={free_port()}"
     ]  # else taken where another Ray runs on this machine
     log = (logs / "head.log").open("w")
-    # Jobs find the `python` of these tests first, as they would in an image or an activated
-    # environment.
-    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    others = os.environ | KEEPING | path
+    others = os.environ | KEEPING
     head = subprocess.Popen(
         command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=others
     )

@@ -4,7 +4,6 @@ it.
 
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import httpx
 import yaml
 
+from helpers.forks import Command, run_command
 from helpers.ports import free_port
 from helpers.projects import Project
 from helpers.services import bearer
@@ -52,11 +52,11 @@ class Served:
 def serve_file(config: Path, storage: Path, environment: Mapping[str, str]) -> Iterator[Served]:
     """The service that a file describes, its storage and port apart, until the block ends."""
     port = free_port()
-    cli = [sys.executable, "-m", "atgen_ray.cli"]
+    cli = ["-m", "atgen_ray.cli"]
     create = [*cli, "token", "create", "--role", "admin", "--storage", str(storage)]
-    token = subprocess.run(
-        create, check=True, capture_output=True, text=True, env=environment
-    ).stdout.strip()
+    created = run_command(*create, env=environment)
+    assert created.returncode == 0, created.stderr
+    token = created.stdout.strip()
     command = [
         *cli,
         "serve",
@@ -67,8 +67,8 @@ def serve_file(config: Path, storage: Path, environment: Mapping[str, str]) -> I
         "--port",
         str(port),
     ]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    with Command(
+        *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
     ) as process:
         try:
             assert process.stdout is not None

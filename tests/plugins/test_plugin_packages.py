@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from helpers.command_line import SMALLEST, call, write_config
+from helpers.forks import run_command
 from helpers.projects import Project
 from pydantic import ValidationError
 
@@ -65,15 +66,8 @@ def declare(folder: Path, package: str, group: str, **targets: str) -> None:
 def command(packages: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`atgen-ray ARGUMENTS...` with `packages` on the path of the interpreter."""
     path = os.pathsep.join([str(packages), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [sys.executable, "-m", "atgen_ray.cli", *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    environment = os.environ | {"PYTHONPATH": path}
+    return run_command("-m", "atgen_ray.cli", *arguments, cwd=folder, env=environment, timeout=300)
 
 
 def test_plugins_are_listed_with_their_packages(packages: Path, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Workers of Ray are forked in these tests; a fork is as a process that was started."""
 
+import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,15 +53,21 @@ class Worker:
             "given": os.environ.get("ATGEN_SAMPLE"),
         }
 
+    def read_brought(self) -> str:
+        """A word from a module in the folder of the job."""
+        return str(importlib.import_module("brought").WORD)
+
     def read_before_ray(self) -> bool:
         """Whether torch was there before Ray, as in a fork alone."""
         modules = list(sys.modules)
         return "torch" in modules and modules.index("torch") < modules.index("ray")
 
 
-def start(**variables: str) -> ray.actor.ActorHandle:
+def start(directory: str = "", **variables: str) -> ray.actor.ActorHandle:
     """A worker in a process of its own, since no other has these variables."""
-    environment = {"env_vars": {"ATGEN_SAMPLE": os.urandom(4).hex(), **variables}}
+    environment: dict[str, Any] = {
+        "env_vars": {"ATGEN_SAMPLE": os.urandom(4).hex(), **variables}
+    } | ({"working_dir": directory} if directory else {})
     return ray.remote(num_cpus=0, runtime_env=environment)(Worker).remote()
 
 
@@ -97,6 +105,19 @@ def test_a_worker_is_a_fork_with_surroundings_of_its_own() -> None:
     ray.kill(worker)
 
 
+def test_a_worker_of_a_job_is_a_fork_in_the_folder_of_the_job(tmp_path: Path) -> None:
+    wait_for_servers()
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job/brought.py").write_text("WORD = 'brought along'")
+    package = shutil.make_archive(str(tmp_path / "package"), "zip", tmp_path, "job")
+    worker = start(directory=f"file://{package}")
+    found = ray.get(worker.describe.remote())
+    assert any("forks/server.py" in part for part in found["parent"])
+    assert Path(str(found["folder"]), "brought.py").exists()
+    assert ray.get(worker.read_brought.remote()) == "brought along"
+    ray.kill(worker)
+
+
 def test_what_ray_sets_in_this_process_does_not_matter() -> None:
     """Or no cluster would have forks that is started after the first."""
     wait_for_servers()
@@ -115,7 +136,7 @@ def test_a_worker_with_another_setting_of_a_package_is_started() -> None:
 
 
 def test_the_script_of_ray_runs_only_where_it_does_more_than_to_set_variables() -> None:
-    def find(**context: object) -> tuple[list[str], dict[str, str]] | None:
+    def find(**context: object) -> tuple[list[str], dict[str, str], str] | None:
         folder = "/lib/ray/_private/workers"
         given = {"command_prefix": [], "env_vars": {}, "py_executable": sys.executable, **context}
         worker = [f"{folder}/default_worker.py", "--node=1", "--language=PYTHON"]
@@ -125,9 +146,15 @@ def test_the_script_of_ray_runs_only_where_it_does_more_than_to_set_variables() 
     assert find(env_vars={"A": "1"}) == (
         ["/lib/ray/_private/workers/default_worker.py", "--node=1"],
         {"A": "1"},
+        "",
+    )
+    assert find(command_prefix=["cd", "'/a job'", "&&"]) == (
+        ["/lib/ray/_private/workers/default_worker.py", "--node=1"],
+        {},
+        "/a job",
     )
     assert find(env_vars={"A": "${HOME}/x"}) is None  # which Ray fills in
-    assert find(command_prefix=["cd", "/elsewhere", "&&"]) is None
+    assert find(command_prefix=["cd", "/elsewhere", "&&", "nice"]) is None
     assert find(py_executable="/elsewhere/python") is None
 
 

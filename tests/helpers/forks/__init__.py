@@ -1,11 +1,11 @@
 """Workers of Ray, commands, and the two agents of a raylet that are forked from three processes,
 instead of started, in the tests.
 
-A worker spends ten CPU seconds on the imports of torch, transformers and the like, a command six,
-the agents of a Ray four and a half, and the suite has some hundreds of them. A fork has them behind it, and shares their memory; all else
-of it is as in a process that was started: environment, folder, output, exit. The tests of clusters
-give their nodes environments of their own, and their workers start as a user's do; so do all with
-`ATGEN_TESTS_FORKS=off`.
+A worker spends ten CPU seconds on the imports of torch, transformers and the like, a command four,
+the agents of a Ray two, and the suite has some hundreds of them. A fork has them behind it, and
+shares their memory; all else of it is as in a process that was started: environment, folder, output,
+exit. Where a test gives its nodes a HOME of their own, their workers start as a user's do; so do all
+with `ATGEN_TESTS_FORKS=off`.
 """
 
 import atexit

@@ -32,7 +32,7 @@ NOT_READ = {"PYTHONBREAKPOINT", "TORCH_COMPILE_DISABLE"}
 # The settings of Ray that may differ for commands, whose server has imported Ray: they are read when
 # a Ray is started or joined, or Ray itself sets them in a process, as that of the tests, that did so.
 NOT_READ_OF_RAY = {
-    *("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_TMPDIR"),
+    *("RAY_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_AUTH_TOKEN", "RAY_TMPDIR"),
     *("RAY_CLIENT_MODE", "RAY_LD_PRELOAD_ON_WORKERS", "RAY_USAGE_STATS_ENABLED"),
     *("RAY_idle_worker_killing_time_threshold_ms", "RAY_task_oom_retries"),
     *("RAY_NODE_ID", "RAY_RAYLET_PID", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"),
@@ -128,6 +128,20 @@ def keep_read_at_import(environment: dict[str, str]) -> dict[str, str]:
     }
 
 
+def split_path(
+    environment: dict[str, str], own: dict[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Return the folders that PYTHONPATH has before those of this process, as the working folder of a
+    job, and the environment without them. One with a `sitecustomize` is left: it is to run first.
+    """
+    path, ours = environment.get("PYTHONPATH", ""), own.get("PYTHONPATH", "")
+    before = path.removesuffix(os.pathsep + ours)
+    folders = before.split(os.pathsep) if before != path else []
+    if any(os.path.exists(f"{folder}/sitecustomize.py") for folder in folders):  # noqa: PTH110
+        return [], environment
+    return folders, (environment | {"PYTHONPATH": ours} if folders else environment)
+
+
 def receive(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Return a request and the three file descriptors that came with it."""
     head, descriptors, _, _ = socket.recv_fds(link, 4, 3)
@@ -151,7 +165,8 @@ def serve(path: str) -> dict[str, Any]:
         descriptors: list[int] = []
         try:
             request, descriptors = receive(link)
-            if different := keep_read_at_import(request["environment"]).items() ^ own.items():
+            request["path"], compared = split_path(request["environment"], own)
+            if different := keep_read_at_import(compared).items() ^ own.items():
                 print(f"refused, as these differ: {sorted(different)}", file=sys.stderr, flush=True)
                 link.send(bytes(4))
             elif fork(link, request["adopted"], f"{path}.pids", request["environment"]):
@@ -211,6 +226,7 @@ def become(request: dict[str, Any]) -> None:
     random.seed()
     np.random.seed()
     sys.argv = request["command"]
+    sys.path[1:1] = request["path"]
     if sys.argv[0] == "-m":
         sys.argv.pop(0)
         sys.path[0] = os.getcwd()  # noqa: PTH109

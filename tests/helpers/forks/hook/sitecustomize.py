@@ -36,20 +36,21 @@ def ask_fork(
             return 0
 
 
-def find_worker(arguments: list[str]) -> tuple[list[str], dict[str, str]] | None:
-    """Return script and arguments of a worker of Ray, and what its environment has besides; None for
-    anything else.
+def find_worker(arguments: list[str]) -> tuple[list[str], dict[str, str], str] | None:
+    """Return script and arguments of a worker of Ray, what its environment has besides, and its
+    folder, empty for that of Ray; None for anything else.
 
     Ray starts a worker by way of a script that prepares what its `runtime_env` asks for; where that
-    is nothing but variables, the script need not run.
+    is nothing but variables and a folder, as in a job, the script need not run.
     """
     import json
+    import shlex
 
     folder, _, script = (arguments[1] if len(arguments) > 1 else "").rpartition("/")
     if not folder.endswith("ray/_private/workers"):
         return None
     if script == "default_worker.py":
-        return arguments[1:], {}
+        return arguments[1:], {}, ""
     option = "--serialized-runtime-env-context="
     context = next((each for each in arguments if each.startswith(option)), option + "null")
     asked = json.loads(context.removeprefix(option))
@@ -57,17 +58,27 @@ def find_worker(arguments: list[str]) -> tuple[list[str], dict[str, str]] | None
         return None
     variables: dict[str, str] = asked.pop("env_vars", {})
     own_python = asked.pop("py_executable", sys.executable) == sys.executable
-    if not own_python or any(asked.values()) or any("$" in each for each in variables.values()):
+    prefix: list[str] = asked.pop("command_prefix", [])
+    directory = ""
+    if len(prefix) == 3 and (prefix[0], prefix[2]) == ("cd", "&&"):
+        prefix, [directory] = [], shlex.split(prefix[1])
+    if (
+        not own_python
+        or prefix
+        or any(asked.values())
+        or any("$" in each for each in variables.values())
+    ):
         return None
     worker = arguments.index(f"{folder}/default_worker.py")
-    return [each for each in arguments[worker:] if not each.startswith(OF_THE_SCRIPT)], variables
+    kept = [each for each in arguments[worker:] if not each.startswith(OF_THE_SCRIPT)]
+    return kept, variables, directory
 
 
-def find_agent(arguments: list[str]) -> tuple[list[str], dict[str, str]] | None:
+def find_agent(arguments: list[str]) -> tuple[list[str], dict[str, str], str] | None:
     """Return script and arguments of an agent of a raylet; None for anything else."""
     for place, argument in enumerate(arguments[:4]):
         if argument.endswith(("ray/dashboard/agent.py", "ray/_private/runtime_env/agent/main.py")):
-            return arguments[place:], {}
+            return arguments[place:], {}, ""
     return None
 
 
@@ -86,8 +97,8 @@ def give_place(servers: str) -> None:
         found = find(sys.orig_argv)
         if found is None:
             continue
-        command, variables = found
-        folder = os.getcwd()  # noqa: PTH109
+        command, variables, directory = found
+        folder = directory or os.getcwd()  # noqa: PTH109
         environment = dict(os.environ) | variables
         fork = ask_fork(f"{servers}/{role}", command, environment, folder, [0, 1, 2], False)
         if fork and role == "agents":
