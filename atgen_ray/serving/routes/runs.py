@@ -96,6 +96,14 @@ class PromotionBody(Body):
     force: bool = Field(False, description="Even if it is shown to be worse")
 
 
+class AdditionBody(Body):
+    """Rows for the pool of a run."""
+
+    source: str = Field(
+        max_length=4096, description="An upload, or a file, folder, glob or URL below data_roots"
+    )
+
+
 class RemovalBody(Body):
     """Confirmation that a run is to be removed for ever."""
 
@@ -160,6 +168,13 @@ def run_routes(control: RunManager) -> APIRouter:
         `only` what ended in that way.
         """
         return StartedBody(name=name, message=control.retry(name, only))
+
+    @router.post("/{name}/rows", status_code=202, dependencies=leader)
+    def add_rows(request: Request, name: Name, body: AdditionBody) -> StartedBody:
+        """Add rows to the run's pool, without those that it has; it takes them before its next
+        round. 409: none of them is new.
+        """
+        return StartedBody(name=name, message=control.add(name, body.source, request.state.caller))
 
     @router.put("/{name}/title", dependencies=leader)
     def rename_run(name: Name, body: TitleBody) -> StartedBody:
