@@ -49,7 +49,7 @@ def list_runs(
 @app.command("show")
 def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show a run: status, learning curve and dead letters; with --json also its events."""
-    from atgen_ray.runs.additions import describe_added
+    from atgen_ray.reporting.growth import describe_added
     from atgen_ray.runs.console import curve_table, describe_annotation
 
     view = open_run(name, storage=storage).show()

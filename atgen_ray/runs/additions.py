@@ -6,9 +6,7 @@ touched, so that it may be at work meanwhile. A call that was killed is repeated
 inbox has a name made of its rows.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import parse_config, renew_config
@@ -16,6 +14,7 @@ from atgen_ray.core.errors import UserError
 from atgen_ray.core.hashing import digest
 from atgen_ray.core.records import DELETED
 from atgen_ray.data.added_rows import Offer, read_offer
+from atgen_ray.reporting.growth import describe_rest
 from atgen_ray.runs.state import check_pool_size
 from atgen_ray.runs.steps.growth import POOL, TEST, scan_known
 from atgen_ray.runs.steps.pool import keeps_fields
@@ -67,47 +66,6 @@ class Addition:
         return f"{self.added:,} of {self.offered:,} rows are added to run '{self.run}'" + (
             f"; {said}" if said else ""
         )
-
-
-def describe_rest(counts: Mapping[str, Any], reasons: Mapping[str, int]) -> str:
-    """Return in words which rows were not added, and why; empty where all were."""
-    words = {
-        "known": "known already",
-        "test": "in the test set",
-        "repeated": "repeated in the source",
-        "unusable": "unusable",
-    }
-    said = [f"{counts[name]:,} {word}" for name, word in words.items() if counts[name]]
-    first = next(iter(reasons), "")
-    return ", ".join(said) + (f" (as: {first})" if first and counts["unusable"] else "")
-
-
-def describe_added(
-    added: Sequence[Mapping[str, Any]], growths: Sequence[Mapping[str, Any]]
-) -> list[str]:
-    """Return a line for each time that rows were added to a run, and for each time that its pool
-    took them, by the rows of `describe_additions` and `describe_growths` with times as text.
-    """
-    lines = []
-    for row in added:
-        rest = describe_rest(row, row["reasons"])
-        wait = "" if row["round"] is not None else "; they wait for the next round"
-        lines.append(
-            f"{row['time']} {row['by']} added {row['added']:,} of {row['offered']:,} rows of "
-            f"{row['source']}{f' ({rest})' if rest else ''}{wait}"
-        )
-    for row in growths:
-        parts = [f"{row['near_duplicates']:,} of them near-duplicates"] * bool(
-            row["near_duplicates"]
-        )
-        parts += [f"{row['known']:,} others known by then"] * bool(row["known"])
-        before, now = row["before"], row["before"] + row["added"]
-        more = f" ({', '.join(parts)})" if parts else ""
-        lines.append(
-            f"{row['time']} the pool grew from {before:,} to {now:,} examples before round "
-            f"{row['round']}{more}"
-        )
-    return lines
 
 
 def add_rows(

@@ -488,6 +488,8 @@ def hide_from_annotators(view: dict[str, Any]) -> dict[str, Any]:
         "message": "",
         "annotation": {},
         "changes": [],
+        "added": [],
+        "growths": [],
         "dead_letters": [],
         "dead_letter_count": 0,
     }

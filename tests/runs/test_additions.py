@@ -10,7 +10,7 @@ import pytest
 from helpers.annotation_desk import quiet
 from helpers.command_line import call
 
-from atgen_ray.config import RunConfig
+from atgen_ray.config import RunConfig, ServiceConfig
 from atgen_ray.config.loading import parse_config
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.progress import ProgressTracker
@@ -18,13 +18,19 @@ from atgen_ray.core.records import TOMBSTONE, Annotation
 from atgen_ray.data.added_rows import mark_near
 from atgen_ray.data.in_process import reading_in_process
 from atgen_ray.models.user_template import drop_literals
-from atgen_ray.runs.additions import Addition, NothingNewError, add_rows, describe_added
+from atgen_ray.reporting.growth import describe_added
+from atgen_ray.reporting.page import render_page
+from atgen_ray.reporting.publish import view_run
+from atgen_ray.runs.additions import Addition, NothingNewError, add_rows
 from atgen_ray.runs.controller import Controller
 from atgen_ray.runs.deletion import Target, delete
 from atgen_ray.runs.doctor import examine
 from atgen_ray.runs.driver import enter_run, find_end
 from atgen_ray.runs.queries import describe_run
 from atgen_ray.runs.workers import RAY_WORKERS
+from atgen_ray.serving.errors import ApiError
+from atgen_ray.serving.runs import RunManager
+from atgen_ray.serving.security.callers import Caller
 from atgen_ray.store.additions import (
     ADDED,
     PART,
@@ -384,3 +390,71 @@ def test_what_came_when_is_shown(tmp_path: Path) -> None:
     assert lines[1].endswith(
         "the pool grew from 5 to 8 examples before round 1 (1 of them near-duplicates)"
     )
+
+
+def test_what_a_report_says_of_growth_and_of_the_audit_that_was_drawn_before(
+    tmp_path: Path,
+) -> None:
+    config = configure(tmp_path)
+    controller = take_up(config)
+    controller._run.journal.append(controller._run.lease, "step", 0, "audit-draw")
+    add(config)
+    controller.find_stop(0)
+    view = view_run("task", journal_of(config), str(tmp_path))
+    assert (view.pool_size, view.unaudited, len(view.growth)) == (8, 3, 2)
+    page = render_page([view])
+    assert "the pool grew from 5 to 8 examples before round 1" in page
+    assert "it measures the pool without the 3 examples that were added since" in page
+
+
+def test_a_run_that_takes_over_has_the_pool_as_it_has_grown(tmp_path: Path) -> None:
+    config = configure(tmp_path)
+    controller = take_up(config)
+    add(config)
+    assert controller.find_stop(0) is None
+    ids = controller._run.folder.read_table("pool.parquet")["id"].to_pylist()
+    begin_round(controller)
+    lease = controller._run.lease
+    controller._run.journal.record_annotations(lease, 1, [Annotation(ids[0], "x", "a")])
+    controller._run.folder.write_jsonl("rounds/001/annotations.jsonl", [])
+    controller._run.journal.append(lease, "step", 1, "annotation")
+    fork = take_up(configure(tmp_path, name="fork", fork_from="task:1"))
+    assert fork._run.folder.read_table("pool.parquet")["id"].to_pylist() == ids
+    assert len(fork._run.state.candidates(2)) == len(ids) - 2  # a label, and a near-duplicate
+    with pytest.raises(NothingNewError, match="none is new to run 'fork'"):
+        add(configure(tmp_path, name="fork", fork_from="task:1"))
+
+
+def test_over_http_rows_come_from_uploads_and_data_roots_alone(tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    (storage / "uploads").mkdir(parents=True)
+    (tmp_path / "roots").mkdir()
+    config = configure(storage)
+    take_up(config)
+    tree = {"storage": str(storage), "data_roots": [str(tmp_path / "roots")]}
+    service = ServiceConfig.model_validate(tree | {"limits": {"upload_bytes": 400}})
+    manager = RunManager(service, journal_of(config))
+    caller = Caller("1", "admin", "lea")
+    inside = write(storage / "uploads/more.jsonl", MORE)
+    assert manager.add("task", inside, caller).startswith("3 of 6 rows are added to run 'task'")
+    (event,) = journal_of(config).events("task", kind=ADDED)
+    assert event.payload["by"] == "lea"
+    with pytest.raises(ApiError, match="none is new to run 'task'") as refused:
+        manager.add("task", inside, caller)
+    assert refused.value.status == 409
+    with pytest.raises(ApiError) as refused:
+        manager.add("tusk", inside, caller)
+    assert refused.value.status == 404
+    large = write(tmp_path / "roots/large.jsonl", [{"q": f"number {at}"} for at in range(50)])
+    for source, line in (
+        (
+            write(tmp_path / "more.jsonl", MORE),
+            "which is not below any of the service's data_roots",
+        ),
+        ("/etc/passwd", "which is not below any of the service's data_roots"),
+        ("http://127.0.0.1/rows.jsonl", "which is not below any of the service's data_roots"),
+        ("maker/dataset", "expected an existing file, folder, glob or URL"),
+        (large, r"expected at most 400 \(limits.upload_bytes\)"),
+    ):
+        with pytest.raises(UserError, match=line):
+            manager.add("task", source, caller)

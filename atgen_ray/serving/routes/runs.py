@@ -70,6 +70,13 @@ class RunViewBody(RunBody):
     changes: list[dict[str, Any]] = Field(
         description="Settings that the run was given anew: key, before, now, by, time"
     )
+    added: list[dict[str, Any]] = Field(
+        description="Rows that it was given later: time, source, by, offered, added, known, test, "
+        "repeated, unusable, reasons, and the round before which the pool took them"
+    )
+    growths: list[dict[str, Any]] = Field(
+        description="When the pool took them: round, time, before, added, near_duplicates, known"
+    )
 
 
 class TitleBody(Body):
