@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from atgen_ray.config import RunConfig
     from atgen_ray.core.stored import Stored
+    from atgen_ray.runs.additions import Addition
     from atgen_ray.store.events import Event
     from atgen_ray.store.run_folder import RunFolder
 
@@ -255,6 +256,21 @@ class Run:
         from atgen_ray.runs.queries import retry_run
 
         return retry_run(self.name, *self.place, only, give_up)
+
+    @without_traceback
+    def add(self, source: Location) -> "Addition":
+        """Add the rows of a file, folder, glob or URL to the run's pool, read as the pool was, and
+        return what was added and why the rest was not; `str` of it is a sentence.
+
+        The pool takes them before the next round: of a run that goes on, or of one that has ended
+        once it is given its command again.
+
+        Raises:
+            UserError: no row is new, the source cannot be used, or the run can take none.
+        """
+        from atgen_ray.runs.queries import add_to_run
+
+        return add_to_run(self.name, *self.place, str(source))
 
     @without_traceback
     def promote(self, round: int, *, metric: str | None = None, force: bool = False) -> str:

@@ -1,4 +1,6 @@
-"""Commands `atgen-ray runs`: list, show, stop, retry, promote, export, import and calibrate."""
+"""Commands `atgen-ray runs`: list, show, stop, retry, add, promote, export, import and
+calibrate.
+"""
 
 import json
 from pathlib import Path
@@ -13,7 +15,8 @@ from atgen_ray.cli.options import AsJson, RunName, Storage, console
 from atgen_ray.core.errors import UserError, printable
 
 app = typer.Typer(
-    no_args_is_help=True, help="List, show, stop, retry, promote, export and calibrate runs."
+    no_args_is_help=True,
+    help="List, show, stop, retry, add to, promote, export and calibrate runs.",
 )
 
 
@@ -46,6 +49,7 @@ def list_runs(
 @app.command("show")
 def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show a run: status, learning curve and dead letters; with --json also its events."""
+    from atgen_ray.reporting.growth import describe_added
     from atgen_ray.runs.console import curve_table, describe_annotation
 
     view = open_run(name, storage=storage).show()
@@ -66,6 +70,8 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
             f"{change['time']} {change['by']} changed {change['key']}: {change['before']!r} "
             f"-> {change['now']!r}"
         )
+        typer.echo(printable(line))
+    for line in describe_added(view["added"], view["growths"]):
         typer.echo(printable(line))
     for line in open_run(name, storage=storage).promotions():
         typer.echo(line)
@@ -109,6 +115,29 @@ def retry_run(
     asks for it again, with the settings that the run has.
     """
     typer.echo(open_run(name, storage=storage).retry(only, give_up=give_up))
+
+
+@app.command("add")
+def add_to_run(
+    name: RunName,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|FOLDER|URL",
+            help="Rows for the pool, with the columns that it was read by.",
+        ),
+    ],
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add rows to the pool of a run, without those that it has; it takes them before its next
+    round. A run that has ended goes on by its command, if its stopping rules allow.
+    """
+    found = open_run(name, storage=storage).add(source)
+    if as_json:
+        typer.echo(json.dumps({"run": found.run, "source": found.source, **found.counts}))
+    else:
+        typer.echo(printable(str(found)))
 
 
 @app.command("promote")

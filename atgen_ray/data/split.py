@@ -52,6 +52,11 @@ class SplitReader:
     _merged: dict[int, list[str]]  # answers of the rows whose text comes again later
     _duplicates: tuple[Integers, Integers]  # rows that are near-duplicates, and their originals
 
+    @property
+    def offered(self) -> int:
+        """Return the rows of the source, usable or not."""
+        return len(self._kept)
+
     def read(self) -> Iterator[tuple[pa.Table, pa.Table, pa.Table]]:
         """Yield the examples (POOL_SCHEMA), the answers (GOLD_SCHEMA), and what stands beside the
         inputs (CONTEXT_SCHEMA), of each block.

@@ -61,6 +61,25 @@ def fill_template(template: str, columns: dict[str, Any], literals: bool = True)
 
 
 @lru_cache(maxsize=32)
+def _list_literals(template: str) -> tuple[str, ...]:
+    parts = _parse(template).find_all(nodes.TemplateData)
+    return tuple(part.data for part in parts if part.data.strip())
+
+
+def drop_literals(template: str, text: str) -> str:
+    """Return `text`, which `template` filled, without the template's own words as far as they are
+    found in their order: nearly what `fill_template` gives without `literals`.
+    """
+    kept = []
+    for literal in _list_literals(template):
+        before, found, after = text.partition(literal)
+        if found:
+            kept.append(before)
+            text = after
+    return " ".join([*kept, text])
+
+
+@lru_cache(maxsize=32)
 def list_variables(template: str) -> frozenset[str]:
     """Return the names that the template takes from outside."""
     return frozenset(meta.find_undeclared_variables(_parse(template)) - set(_environment().globals))

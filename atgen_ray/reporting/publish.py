@@ -15,9 +15,12 @@ from atgen_ray.core.locations import check_folder
 from atgen_ray.core.records import DELETED
 from atgen_ray.engines.choice import ENGINE
 from atgen_ray.reporting.collect import collect_run
+from atgen_ray.reporting.growth import count_unaudited, tell_growth
 from atgen_ray.reporting.page import DEAD_LETTERS, PNG, render_page, write_report
 from atgen_ray.reporting.plots.curves import draw_learning_curve
 from atgen_ray.reporting.run_view import RunView
+from atgen_ray.store.additions import ADDED
+from atgen_ray.store.events import STEP
 from atgen_ray.store.existing import open_runs
 from atgen_ray.store.exports import REPORT, note_export
 from atgen_ray.store.journal import Journal
@@ -102,6 +105,8 @@ def _collect(
         deleted,
     )
     view = replace(view, dead_letter_count=journal.count_dead_letters(name))
+    events = journal.events(name, kind=(ADDED, STEP))
+    view = replace(view, growth=tell_growth(events), unaudited=count_unaudited(events))
     if selection:
         view = replace(
             view, drafts=measure_drafts(journal, name), people=measure_people(journal, name)

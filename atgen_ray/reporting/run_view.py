@@ -116,6 +116,8 @@ class RunView:
     # By the journal, which also counts the round under way; None: the rounds that have ended.
     audit_labels: int = 0  # that measure and are never trained on
     audit_gain: Estimate | None = None  # of the headline's metric, first to last round
+    growth: list[str] = field(default_factory=list)  # lines on rows that were added
+    unaudited: int = 0  # examples that were added after the audit was drawn
     bought: int | None = None
     paid: float | None = None
 

@@ -56,6 +56,10 @@ class Committer:
         """Return whether the journal has the step."""
         return (round, step) in self._committed
 
+    def list_steps(self) -> list[Event]:
+        """Return the events of the steps that the journal has."""
+        return [*self._committed.values()]
+
     def reread(self) -> None:
         """Read again which steps the journal has, after something else wrote there."""
         self._committed = self._journal.committed_steps(self._config.name)

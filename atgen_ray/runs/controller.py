@@ -24,6 +24,7 @@ from atgen_ray.runs.state import RunState
 from atgen_ray.runs.steps import (
     AdapterSteps,
     AuditSteps,
+    GrowthSteps,
     LabelSteps,
     PickSteps,
     PoolSteps,
@@ -65,6 +66,7 @@ class Controller:
         self._tracking = Tracking(config, journal, lease, folder)
         self.committer = committer
         self.pool = PoolSteps(run)
+        self.growth = GrowthSteps(run, self.pool)
         self.picks = PickSteps(run)
         self.labels = LabelSteps(run)
         self.adapters = AdapterSteps(run, self.labels)
@@ -84,6 +86,7 @@ class Controller:
             self.pool.prepare_target()
             self.adapters.copy_start()
             self.pool.embed()
+            self.growth.embed()
             self.audit.draw()
             if self._run.config.evaluation.zero_shot:
                 self.scores.evaluate_adapter(0)
@@ -130,6 +133,8 @@ class Controller:
         self.pool.prepare_target()
         self.adapters.copy_start()
         self.pool.embed()
+        self.growth.embed()
+        self.growth.take(1, self._run.state.read_notes())
         self.picks.generate_features(1)
         self.picks.select(1)
         return SELECTED
@@ -144,6 +149,7 @@ class Controller:
         self.begin()
         self.pool.prepare()
         self.pool.embed()
+        self.growth.embed()
         self.audit.draw()
         models = audit.models or [UNTUNED]
         for place, model in enumerate(models):
@@ -193,11 +199,13 @@ class Controller:
             self.committer.warn(line)
 
     def find_stop(self, round: int) -> str | None:
-        """Return why the run ends after `round`, or None."""
+        """Take what was added into the pool, and return why the run ends after `round`, or None."""
         state = self._run.state
         config = self._run.config
-        if state.budget_met(round):
+        notes = state.read_notes()
+        if state.budget_met(round, notes):
             return BUDGET
+        self.growth.take(round + 1, notes)  # what was added may be what the next round picks
         selectable = len(state.candidates(round + 1))
         return find_stop(
             config.stopping.model_copy(update={"rounds": config.rounds}),

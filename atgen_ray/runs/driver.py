@@ -33,8 +33,9 @@ from atgen_ray.preflight import find_cluster_problems, find_problems, raise_prob
 from atgen_ray.ray_runtime.session import NAMESPACE, is_private, run_session
 from atgen_ray.runs.controller_actor import ControllerActor, actor_name
 from atgen_ray.runs.leased_run import Goal, Snapshot
-from atgen_ray.runs.stopping import MEASURED, SELECTED
+from atgen_ray.runs.stopping import BUDGET, MEASURED, SELECTED
 from atgen_ray.runs.takeover import settle_source
+from atgen_ray.store.additions import find_waiting
 from atgen_ray.store.changes import audited
 from atgen_ray.store.events import Event
 from atgen_ray.store.housekeeping import set_served
@@ -112,6 +113,9 @@ def find_end(config: RunConfig, journal: Journal, goal: Goal) -> Snapshot | None
     outputs = {"select": f"{round_folder(1)}/selection.parquet", "evaluate": AUDIT_MODELS}
     output = "metrics.json" if goal == "run" else outputs.get(goal, outputs["select"])
     unfinished = goal == "run" and end.message in (SELECTED, MEASURED)
+    # More rows are a reason to go on, unless there is no money for their labels.
+    if goal == "run" and known.status == "finished" and end.message != BUDGET:
+        unfinished = unfinished or bool(find_waiting(journal, config.name))
     ended = known.status == "finished" and not unfinished
     return end if ended and RunFolder(config.storage, config.name).exists(output) else None
 

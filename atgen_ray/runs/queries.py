@@ -23,8 +23,10 @@ from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.core.locations import check_folder
 from atgen_ray.core.records import INHERITED
 from atgen_ray.core.strict_json import encode_json
+from atgen_ray.runs.additions import Addition, add_rows
 from atgen_ray.runs.messages import write_messages
 from atgen_ray.runs.promotion import describe_promotion, promote_round, take_promotion_back
+from atgen_ray.store.additions import describe_additions, describe_growths
 from atgen_ray.store.changes import audited
 from atgen_ray.store.events import CHANGED
 from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
@@ -90,7 +92,8 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
     `measured` is what `atgen-ray evaluate` found, a mapping for each model; empty for other runs.
     `label_changes` has a line for each round that trained on labels which changed afterwards.
     `changes` are the settings that it was given anew, each with `key`, `before`, `now`, `by` and
-    `time`.
+    `time`. `added` are the rows that it was given later, and `growths` when its pool took them; see
+    `describe_additions` and `describe_growths`.
 
     Raises:
         UserError: no run has that name.
@@ -117,6 +120,8 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
             if event.kind == CHANGED
             for change in event.payload["changes"]
         ],
+        "added": [row | {"time": _to_iso(row["time"])} for row in describe_additions(events)],
+        "growths": [row | {"time": _to_iso(row["time"])} for row in describe_growths(events)],
         "label_changes": describe_stale_labels(journal, name),
         "dead_letter_count": journal.count_dead_letters(name),
         "dead_letters": [
@@ -187,6 +192,21 @@ def retry_run(
         audited(journal.database, "retry run", run=name, only=only, batch=batch),
     ):
         return str(reopen_requests(journal, name, only, batch))
+
+
+def add_to_run(name: str, storage: str, database_url: SecretStr | None, source: str) -> Addition:
+    """Add the rows of `source` to the pool of a run in `storage`, as `add_rows`.
+
+    Raises:
+        UserError: as `open_runs` and `add_rows`.
+    """
+    with (
+        open_runs(storage, database_url) as journal,
+        audited(journal.database, "add rows", run=name) as said,
+    ):
+        found = add_rows(journal, storage, name, source)
+        said |= found.counts
+        return found
 
 
 def promote_run(

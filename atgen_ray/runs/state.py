@@ -7,7 +7,7 @@ text in all rounds.
 
 import heapq
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from operator import itemgetter
@@ -29,6 +29,8 @@ from atgen_ray.runs.audit import AuditedScores, read_sample
 from atgen_ray.runs.stored_selection import StoredFeatures, select_stored
 from atgen_ray.selection import Need
 from atgen_ray.selection.strategy import MODEL
+from atgen_ray.store.additions import ADDED
+from atgen_ray.store.events import Event
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import (
     AUDIT_FIRST,
@@ -79,6 +81,9 @@ class RunState:
         self._folder = folder
         self._texts: dict[str, str] = {}
         self._drawn: set[str] | None = None
+        # Rounds at whose beginning the pool grew, and its rows before, in order; a controller sets
+        # it. What was decided before stays: in a round the pool is what it was then.
+        self.grown: Sequence[tuple[int, int]] = ()
 
     @property
     def inherited(self) -> int:
@@ -139,13 +144,13 @@ class RunState:
         closed = pa.array(unwanted, pa.string())
         limit = self._config.selection.candidates
         if limit is None:
-            return pa.concat_arrays([pa.array([], pa.string()), *self._scan_open(closed)])
+            return pa.concat_arrays([pa.array([], pa.string()), *self._scan_open(closed, round)])
         # Drawn as they are read, so that a limit holds for memory too.
         places = itertools.count()
         drawn = heapq.nsmallest(
             limit,
             zip(
-                (id_.as_py() for ids in self._scan_open(closed) for id_ in ids),
+                (id_.as_py() for ids in self._scan_open(closed, round) for id_ in ids),
                 places,
                 strict=False,
             ),
@@ -155,10 +160,16 @@ class RunState:
             drawn.sort(key=itemgetter(1))  # all of them, in the order of the pool
         return pa.array([id_ for id_, _ in drawn], pa.string())
 
-    def _scan_open(self, closed: pa.StringArray) -> Iterator[pa.StringArray]:
-        """Yield the ids of the pool that may be selected and are not in `closed`, in its order."""
+    def _scan_open(self, closed: pa.StringArray, round: int) -> Iterator[pa.StringArray]:
+        """Yield the ids of the pool, as it was in `round`, that may be selected and are not in
+        `closed`, in its order.
+        """
         exclude = self._config.data.duplicates.action == "exclude"
+        left = next((before for at, before in self.grown if at > round), None)
         for part in self.scan_pool("id", "duplicate_of"):
+            if left is not None:
+                part = part.slice(0, left)
+                left -= len(part)
             if exclude:
                 part = part.filter(pc.is_null(part["duplicate_of"]))
             yield from part["id"].filter(pc.invert(pc.is_in(part["id"], closed))).chunks
@@ -295,12 +306,18 @@ class RunState:
         texts = self.texts(label.id for _, label in labels)
         return [{"round": at, "input": texts[label.id], **asdict(label)} for at, label in labels]
 
-    def budget_met(self, round: int) -> bool:
+    def read_notes(self) -> list[Event]:
+        """Return the events that a round begins with, in order: of budgets that kept examples
+        without a label, and of rows that were added to the pool.
+        """
+        return self._journal.events(self._config.name, kind=("budget", ADDED))
+
+    def budget_met(self, round: int, notes: Iterable[Event]) -> bool:
         """Return whether the run's budget, at its present value, left an example without a label up
-        to `round`.
+        to `round`, by the events of `read_notes`.
         """
         limit = self._config.stopping.dollars
-        met = self._journal.events(self._config.name, kind="budget")
+        met = [event for event in notes if event.kind == "budget"]
         return limit is not None and any(
             event.payload["limit"] == "run"
             and event.payload["dollars"] >= limit

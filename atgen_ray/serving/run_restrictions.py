@@ -22,6 +22,7 @@ from atgen_ray.config.loading import dump_config
 from atgen_ray.config.run import SOURCE_PATTERN, read_source
 from atgen_ray.config.selection import SelectionConfig
 from atgen_ray.core.errors import UserError
+from atgen_ray.data.places import find_place
 from atgen_ray.models.start_adapter import split_name
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.security.callers import Caller
@@ -94,6 +95,25 @@ def restrict_data(data: DataConfig, roots: list[str]) -> DataConfig:
         if location is not None
     }
     return data.model_copy(update=moved)
+
+
+def check_addition(source: str, service: ServiceConfig) -> str:
+    """Return the location of rows to add to a pool, resolved, after checking that a caller over
+    HTTP may have them read, and that they are no more than may be uploaded at once.
+
+    Raises:
+        UserError: it lies elsewhere, or is larger.
+    """
+    found = check_location(source, [*service.data_roots, upload_folder(service.storage)], "source")
+    place = find_place("source", found)
+    size = sum(place.filesystem.size(path) or 0 for path in place.files)
+    most = service.limits.upload_bytes
+    if size > most:
+        raise UserError(
+            f"source is {source[:200]!r}, which has {size:,} bytes, expected at most {most:,} "
+            f"(limits.upload_bytes): add it in parts"
+        )
+    return found
 
 
 def names_run(adapter: str) -> bool:

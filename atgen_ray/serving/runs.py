@@ -38,6 +38,7 @@ from atgen_ray.ray_runtime.placement import describe_waiting
 from atgen_ray.ray_runtime.session import start_ray
 from atgen_ray.reporting.page import render_page
 from atgen_ray.reporting.publish import view_run
+from atgen_ray.runs.additions import NothingNewError, add_rows
 from atgen_ray.runs.driver import (
     enter_run,
     find_activity,
@@ -54,7 +55,12 @@ from atgen_ray.runs.retention import watch_retention
 from atgen_ray.serving.drain import is_ending
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.resumption import Resumption
-from atgen_ray.serving.run_restrictions import add_storage, check_names, restrict_run
+from atgen_ray.serving.run_restrictions import (
+    add_storage,
+    check_addition,
+    check_names,
+    restrict_run,
+)
 from atgen_ray.serving.scores import Scores
 from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.tokens import Tokens
@@ -311,6 +317,22 @@ class RunManager:
         except UserError as error:
             raise ApiError(409, str(error)) from None
 
+    def add(self, name: str, source: str, caller: Caller) -> str:
+        """Add the rows of `source` to the run's pool for `caller`; return a sentence that says
+        what was added.
+
+        Raises:
+            ApiError: 409, no row of it is new.
+            UserError: it is not below the service's data_roots, too large, or cannot be used.
+        """
+        self._find(name)
+        service = self._service
+        place = check_addition(source, service)
+        try:
+            return str(add_rows(self._journal, service.storage, name, place, caller.name))
+        except NothingNewError as error:
+            raise ApiError(409, str(error)) from None
+
     def retry(self, name: str, only: str | None) -> str:
         """Open what ended without a label, so that it is asked again, and continue the run; return
         a sentence that says what will happen.
@@ -466,6 +488,8 @@ def hide_from_annotators(view: dict[str, Any]) -> dict[str, Any]:
         "message": "",
         "annotation": {},
         "changes": [],
+        "added": [],
+        "growths": [],
         "dead_letters": [],
         "dead_letter_count": 0,
     }

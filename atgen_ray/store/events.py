@@ -98,15 +98,15 @@ def list_events(
     connection: sa.Connection,
     run: str,
     after: int = 0,
-    kind: str | None = None,
+    kind: str | Sequence[str] | None = None,
     limit: int | None = None,
 ) -> list[Event]:
     """Return the run's events with a sequence number above `after`, in order; with `kind` only
-    those of that kind, with `limit` so many at most.
+    those of that kind, or of these kinds, with `limit` so many at most.
     """
     matching = (events.c.run == run) & (events.c.sequence > after)
     if kind is not None:
-        matching &= events.c.kind == kind
+        matching &= events.c.kind.in_([kind] if isinstance(kind, str) else kind)
     query = sa.select(events).where(matching).order_by(events.c.sequence).limit(limit)
     return [Event(**row) for row in connection.execute(query).mappings()]
 

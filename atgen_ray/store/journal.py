@@ -191,7 +191,11 @@ class Journal(LeasedDatabase):
             return events.find_last_sequence(connection, run)
 
     def events(
-        self, run: str, after: int = 0, kind: str | None = None, limit: int | None = None
+        self,
+        run: str,
+        after: int = 0,
+        kind: str | Sequence[str] | None = None,
+        limit: int | None = None,
     ) -> list[Event]:
         """Return events of the run, in order; see `list_events`."""
         with self.database.reading() as connection:

@@ -14,7 +14,7 @@ it if the run still stands where it stood (`basis`).
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -193,6 +193,22 @@ def list_pieces(payload: Mapping[str, Any]) -> list[str]:
     inside = tuple(f"{folder}/" for folder in folders)
     files = [rel for rel in payload[FILES] if not (inside and rel.startswith(inside))]
     return [*folders, *files]
+
+
+def drop_superseded(events: Iterable[Event]) -> list[Event]:
+    """Return events of steps, each with those files alone that no later one has made anew, as the
+    growth of a pool does.
+    """
+    left: list[Event] = []
+    later = set[str]()
+    for event in reversed([*events]):
+        files = event.payload.get(FILES)
+        if files is not None:
+            kept = {rel: file for rel, file in files.items() if rel not in later}
+            later |= files.keys()
+            event = replace(event, payload=event.payload | {FILES: kept})
+        left.append(event)
+    return left[::-1]
 
 
 def find_output(folder: RunFolder, event: Event, rel: str) -> RunFolder | None:

@@ -17,6 +17,7 @@ from atgen_ray.runs.deletion.redaction import Redaction
 from atgen_ray.runs.deletion.rows import clean_tables, purge_examples
 from atgen_ray.runs.deletion.run_files import count_in_files, find_left, redact_files
 from atgen_ray.runs.deletion.search import Found, find_examples
+from atgen_ray.store.additions import list_sources
 from atgen_ray.store.deletions import enter_certificate
 from atgen_ray.store.exports import list_exports
 from atgen_ray.store.journal import Journal
@@ -183,13 +184,13 @@ def _tell_what_stays(
             )
         )
         if config is not None:
-            tell_source(config, out)
+            tell_source(config, out, list_sources(journal, run))
     tell_copies(journal, out)
 
 
-def tell_source(config: RunConfig, out: Certificate) -> None:
-    """Add where the run read its rows."""
-    sources = {source for source in config.data.locations.values() if source}
+def tell_source(config: RunConfig, out: Certificate, added: Sequence[str]) -> None:
+    """Add where the run read its rows, and those that were `added`."""
+    sources = {source for source in (*config.data.locations.values(), *added) if source}
     for source in sorted(sources):
         out.add(
             Remaining(

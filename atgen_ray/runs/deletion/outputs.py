@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from atgen_ray.core.records import TOMBSTONE
 from atgen_ray.runs.deletion.redaction import Redaction
+from atgen_ray.store.additions import INBOX
 from atgen_ray.store.events import Event
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import FILES, FOLDERS, PLACE
@@ -37,7 +38,7 @@ def is_rewritten(rel: str) -> bool:
     """Return whether a file may hold rows of an example or names of people."""
     name = rel.rpartition("/")[2]
     return name in (POOL, *TABLES, *LABELS, *ANSWERS) or (
-        rel.startswith(VECTORS) and name.endswith(".parquet")
+        rel.startswith((VECTORS, f"{INBOX}/")) and name.endswith(".parquet")
     )
 
 

@@ -22,7 +22,7 @@ from atgen_ray.store.journal import Journal
 from atgen_ray.store.leases import Lease
 from atgen_ray.store.local_files import STAGING
 from atgen_ray.store.run_folder import TRASH, RunFolder
-from atgen_ray.store.step_outputs import FILES, PLACE, STEPS, StepOutputs
+from atgen_ray.store.step_outputs import FILES, PLACE, STEPS, StepOutputs, drop_superseded
 from atgen_ray.store.tables import events
 
 REPORT = "report.html"
@@ -65,7 +65,7 @@ def redact_files(
     _redact_trash(folder, redaction, out)
     _clean_views(folder, redaction, out)
     _redact_views(folder, redaction, out, unnamed_only=True, journal=journal)
-    steps = journal.steps(lease.run)
+    steps = drop_superseded(journal.steps(lease.run))
     renewed = []
     for event in steps:
         if payload := _rewrite_step(outputs, folder, event, redaction, out):

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from atgen_ray.core.records import TOMBSTONE
+from atgen_ray.store.additions import INBOX
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tables import annotations, assignments, requests, tasks
@@ -50,28 +51,35 @@ def _search_files(folder: RunFolder, ids: frozenset[str], found: Found) -> bool:
     wanted = pa.array(sorted(ids), pa.string())
     known = False
     contents = set[str]()
-    for rel in SPLITS:
-        if not folder.exists(rel):
-            continue
+    tables = list_tables(folder)
+    for rel in tables:
         for row in folder.read_rows(rel, ids, ["id", "text", "content"]):
             known = True
             if row["content"] != TOMBSTONE:
                 found.texts.add(row["text"])
                 contents.add(row["content"])
-    for rel in SPLITS if contents else ():
-        if folder.exists(rel):
-            for part in folder.scan_table(rel, ["id", "content", "duplicate_of"]):
-                others = part.filter(pc.invert(pc.is_in(part["id"], wanted)))
-                same = others.filter(pc.is_in(others["content"], pa.array(contents, pa.string())))
-                found.shared.update(same["id"].to_pylist())
-                near = others.filter(pc.is_in(others["duplicate_of"], wanted))
-                found.duplicates.update(near["id"].to_pylist())
-                contents -= set(same["content"].to_pylist())
+    for rel in tables if contents else ():
+        for part in folder.scan_table(rel, ["id", "content", "duplicate_of"]):
+            others = part.filter(pc.invert(pc.is_in(part["id"], wanted)))
+            same = others.filter(pc.is_in(others["content"], pa.array(contents, pa.string())))
+            found.shared.update(same["id"].to_pylist())
+            near = others.filter(pc.is_in(others["duplicate_of"], wanted))
+            found.duplicates.update(near["id"].to_pylist())
+            contents -= set(same["content"].to_pylist())
     found.contents |= contents
-    if folder.exists("gold.parquet"):
-        for row in folder.read_rows("gold.parquet", ids):
+    answered = ["gold.parquet"] if folder.exists("gold.parquet") else []
+    answered += folder.list(INBOX)
+    for rel in answered:
+        for row in folder.read_rows(rel, ids, ["id", "references"]):
             found.answers.update(row["references"])
     return known
+
+
+def list_tables(folder: RunFolder) -> list[str]:
+    """Return the tables that have examples with their texts: the splits, and what waits for the
+    pool.
+    """
+    return [*filter(folder.exists, SPLITS), *folder.list(INBOX)]
 
 
 def _search_rows(

@@ -15,7 +15,8 @@ from atgen_ray.runs.deletion.certificate import Certificate, Remaining, Removed
 from atgen_ray.runs.deletion.examples import check_free, read_config, tell_copies, tell_source
 from atgen_ray.runs.deletion.providers import forget_remote, list_open_jobs
 from atgen_ray.runs.deletion.redaction import list_strings
-from atgen_ray.runs.deletion.search import SPLITS
+from atgen_ray.runs.deletion.search import list_tables
+from atgen_ray.store.additions import list_sources
 from atgen_ray.store.housekeeping import count_rows, remove_run
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import RunFolder, open_storage
@@ -48,7 +49,7 @@ def delete_run(journal: Journal, storage: str, run: str, out: Certificate) -> No
                 do = "delete it there once it has ended"
                 out.add(Remaining(f"provider ({key})", f"batch job {remote}", why, do))
         forget_remote(journal, config, None, out, out.dry_run)
-        tell_source(config, out)
+        tell_source(config, out, list_sources(journal, run))
     for record in journal.runs():
         if str(record.config.get("fork_from") or "").partition(":")[0] == run:
             out.add(
@@ -96,7 +97,8 @@ def delete_upload(journal: Journal, storage: str, name: str, out: Certificate) -
             connection.execute(sa.delete(uploads).where(uploads.c.name == name))
             connection.execute(sa.delete(api_files).where(api_files.c.upload == name))
     for record in journal.runs():
-        if any(text.endswith(f"{UPLOADS}/{name}") for text in list_strings(record.config)):
+        read = [*list_strings(record.config), *list_sources(journal, record.name)]
+        if any(text.endswith(f"{UPLOADS}/{name}") for text in read):
             out.add(
                 Remaining(
                     f"run {record.name}",
@@ -132,8 +134,7 @@ def _find_own_contents(journal: Journal, storage: str, run: str) -> frozenset[st
 
 def _read_contents(folder: RunFolder) -> set[str]:
     found = set[str]()
-    for rel in SPLITS:
-        if folder.exists(rel):
-            for part in folder.scan_table(rel, ["content"]):
-                found.update(pc.unique(part["content"]).to_pylist())
+    for rel in list_tables(folder):
+        for part in folder.scan_table(rel, ["content"]):
+            found.update(pc.unique(part["content"]).to_pylist())
     return found

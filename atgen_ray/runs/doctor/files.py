@@ -13,13 +13,14 @@ from atgen_ray.config.dialects import stores_answers
 from atgen_ray.config.loading import parse_config, renew_config
 from atgen_ray.core.errors import UserError
 from atgen_ray.runs.doctor.finding import Diagnosis, Finding, name_some
+from atgen_ray.store.additions import GROWN, GROWTH, INBOX, PART, find_waiting
 from atgen_ray.store.events import REMOVED, Event
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import ATTEMPTS, AUDIT_MODELS, PROVIDER_STATE, round_folder
 from atgen_ray.store.local_files import STAGING
 from atgen_ray.store.object_files import PUBLISHED
 from atgen_ray.store.run_folder import TRASH, RunFolder
-from atgen_ray.store.step_outputs import FILES, FOLDERS, PLACE, STEPS
+from atgen_ray.store.step_outputs import FILES, FOLDERS, PLACE, STEPS, drop_superseded
 
 LABELED = "labeled.jsonl"
 VERSIONS = "versions.json"
@@ -72,6 +73,7 @@ class RunFiles:
     driven: bool
     epoch: int
     removed: frozenset[str] = frozenset()  # outputs that nobody wanted any more
+    waiting: frozenset[str] = frozenset()  # parts of the inbox, whose rows the pool is to take
     named: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -80,18 +82,30 @@ def read_files(journal: Journal, run: str, folder: RunFolder, epoch: int) -> Run
     driven = journal.has_live_controller(run)
     # The files come first: those of a step that is committed meanwhile are not orphans.
     sizes = folder.list_sizes()
-    steps = journal.steps(run)
+    waiting = frozenset(str(event.payload[PART]) for event in find_waiting(journal, run))
+    steps = drop_superseded(journal.steps(run))
     named = {rel: file for event in steps for rel, file in event.payload.get(FILES, {}).items()}
     removed = frozenset(
         rel for event in journal.events(run, kind=REMOVED) for rel in event.payload["outputs"]
     )
-    return RunFiles(run, folder, steps, sizes, driven, epoch, removed, named)
+    return RunFiles(run, folder, steps, sizes, driven, epoch, removed, waiting, named)
 
 
 def check_outputs(files: RunFiles, diagnosis: Diagnosis, deep: bool) -> None:
     """Find outputs that the journal names and that are missing, changed or not yet at their
     names.
     """
+    unseen = sorted(files.waiting - files.sizes.keys()) if not files.driven else []
+    if gone := [part for part in unseen if not files.folder.exists(part)]:
+        diagnosis.add(
+            Finding(
+                files.run,
+                "missing-output",
+                f"{name_some(gone)}: missing, although its rows wait for the pool",
+                "bring it back from a backup, or give the same `atgen-ray runs add` again",
+                paths=tuple(gone),
+            )
+        )
     for event in files.steps:
         missing: list[str] = []
         waiting: list[str] = []
@@ -187,7 +201,7 @@ def check_orphans(files: RunFiles, diagnosis: Diagnosis) -> None:
     orphans = defaultdict(list)
     leftovers = []
     for rel in sorted(files.sizes):
-        if rel in files.named or rel in VIEWS or rel.startswith(APART):
+        if rel in files.named or rel in VIEWS or rel in files.waiting or rel.startswith(APART):
             continue
         if _is_leftover(rel, files, done):
             leftovers.append(rel)
@@ -222,7 +236,7 @@ def check_orphans(files: RunFiles, diagnosis: Diagnosis) -> None:
 
 def _is_leftover(rel: str, files: RunFiles, done: Collection[tuple[int, str]]) -> bool:
     """Return whether a file is of no use to any controller."""
-    if rel.startswith(f"{STAGING}/") or (rel.startswith(".") and "/" not in rel):
+    if rel.startswith((f"{STAGING}/", f"{INBOX}/")) or (rel.startswith(".") and "/" not in rel):
         return True
     if rel.startswith(f"{STEPS}/"):
         place = "/".join(rel.split("/")[1:3]).removesuffix(".json")
@@ -249,6 +263,10 @@ def _is_expected(rel: str, files: RunFiles, done: Collection[tuple[int, str]]) -
             for path in _fill(OLD_OUTPUTS.get(str(event.step), ()), event.round or 0):
                 if rel == path or (path.endswith("/") and rel.startswith(path)):
                     return True
+    steps = {step for _, step in done}
+    grown = {f"{GROWN}{step.removeprefix(GROWTH)}" for step in steps if step.startswith(GROWTH)}
+    if grown - steps and rel.startswith(WORK["embedding"]):
+        return True  # what the pool took is being embedded
     number = rel.split("/")[1] if rel.startswith("rounds/") else "0"
     round = int(number) if number.isdigit() else 0
     return any(

@@ -6,9 +6,18 @@ the controller's business (`atgen_ray/runs/controller.py`).
 
 from atgen_ray.runs.steps.adapters import AdapterSteps
 from atgen_ray.runs.steps.audit import AuditSteps
+from atgen_ray.runs.steps.growth import GrowthSteps
 from atgen_ray.runs.steps.labels import LabelSteps
 from atgen_ray.runs.steps.picks import PickSteps
 from atgen_ray.runs.steps.pool import PoolSteps
 from atgen_ray.runs.steps.scores import ScoreSteps
 
-__all__ = ["AdapterSteps", "AuditSteps", "LabelSteps", "PickSteps", "PoolSteps", "ScoreSteps"]
+__all__ = [
+    "AdapterSteps",
+    "AuditSteps",
+    "GrowthSteps",
+    "LabelSteps",
+    "PickSteps",
+    "PoolSteps",
+    "ScoreSteps",
+]

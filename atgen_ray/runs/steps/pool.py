@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from atgen_ray.config import HumanAnnotatorConfig, list_annotators
+from atgen_ray.config import HumanAnnotatorConfig, RunConfig, list_annotators
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import (
     CONTEXT_SCHEMA,
@@ -28,6 +28,17 @@ from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.step_outputs import describe_shared
 
 
+def keeps_fields(config: RunConfig) -> bool:
+    """Return whether the short columns of the rows are kept beside the inputs."""
+    # Whoever leads people looks for tasks by the columns of their rows; so may a strategy.
+    keeps = any("fields" in config.list_needs(round) for round in (1, 2)) or any(
+        isinstance(annotator, HumanAnnotatorConfig)
+        for _, annotator in list_annotators(config.annotator)
+    )
+    # The audit may group examples by such a column, too.
+    return keeps or bool((audit := config.evaluation.audit) and audit.column)
+
+
 class PoolSteps:
     """Pool, test set and target of a run, and their embeddings."""
 
@@ -44,13 +55,7 @@ class PoolSteps:
             data = run.config.data
             prompt = run.config.prompt
             seed = run.config.seed if data.seed is None else data.seed
-            # Whoever leads people looks for tasks by the columns of their rows; so may a strategy.
-            keeps = any("fields" in run.config.list_needs(round) for round in (1, 2)) or any(
-                isinstance(annotator, HumanAnnotatorConfig)
-                for _, annotator in list_annotators(run.config.annotator)
-            )
-            # The audit may group examples by such a column, too.
-            keeps |= bool((audit := run.config.evaluation.audit) and audit.column)
+            keeps = keeps_fields(run.config)
             pool = run.workers.open_split(data, prompt, "pool", seed, progress, fields=keeps)
             check_pool_size(run.config, pool.size)
             test = None
@@ -127,8 +132,20 @@ class PoolSteps:
         run = self._run
         if not run.config.embeds:
             return
-        space = EmbeddingSpace.of(run.config)
+        self.embed_new(0, "embedding")
+        folder = run.folder
         whiten = run.config.embedding.whitening
+
+        def measure(progress: Progress, out: RunFolder) -> None:
+            out.write_table(WHITENING, measure_whitening(folder, whiten, progress))
+
+        if whiten != "off":
+            run.committer.commit(0, "whitening", WHITENING, measure)
+
+    def embed_new(self, round: int, step: str) -> None:
+        """Embed the texts of pool and target that have no vector yet, as `step`."""
+        run = self._run
+        space = EmbeddingSpace.of(run.config)
         folder = run.folder
         embed = run.workers.embed_pool
 
@@ -145,12 +162,7 @@ class PoolSteps:
             )
             return describe_shared(folder, EMBEDDINGS)
 
-        def measure(progress: Progress, out: RunFolder) -> None:
-            out.write_table(WHITENING, measure_whitening(folder, whiten, progress))
-
-        run.committer.commit(0, "embedding", None, make)
-        if whiten != "off":
-            run.committer.commit(0, "whitening", WHITENING, measure)
+        run.committer.commit(round, step, None, make)
 
     def _check_overlap(self) -> None:
         """Warn of examples that are in the test set too. Raise UserError where the pool has no

@@ -70,6 +70,13 @@ class RunViewBody(RunBody):
     changes: list[dict[str, Any]] = Field(
         description="Settings that the run was given anew: key, before, now, by, time"
     )
+    added: list[dict[str, Any]] = Field(
+        description="Rows that it was given later: time, source, by, offered, added, known, test, "
+        "repeated, unusable, reasons, and the round before which the pool took them"
+    )
+    growths: list[dict[str, Any]] = Field(
+        description="When the pool took them: round, time, before, added, near_duplicates, known"
+    )
 
 
 class TitleBody(Body):
@@ -94,6 +101,14 @@ class PromotionBody(Body):
         None, max_length=200, description="Score to compare; null: the run's first one"
     )
     force: bool = Field(False, description="Even if it is shown to be worse")
+
+
+class AdditionBody(Body):
+    """Rows for the pool of a run."""
+
+    source: str = Field(
+        max_length=4096, description="An upload, or a file, folder, glob or URL below data_roots"
+    )
 
 
 class RemovalBody(Body):
@@ -160,6 +175,13 @@ def run_routes(control: RunManager) -> APIRouter:
         `only` what ended in that way.
         """
         return StartedBody(name=name, message=control.retry(name, only))
+
+    @router.post("/{name}/rows", status_code=202, dependencies=leader)
+    def add_rows(request: Request, name: Name, body: AdditionBody) -> StartedBody:
+        """Add rows to the run's pool, without those that it has; it takes them before its next
+        round. 409: none of them is new.
+        """
+        return StartedBody(name=name, message=control.add(name, body.source, request.state.caller))
 
     @router.put("/{name}/title", dependencies=leader)
     def rename_run(name: Name, body: TitleBody) -> StartedBody:
