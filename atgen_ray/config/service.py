@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 
+from atgen_ray.config.active_jobs import ActiveJobsConfig
 from atgen_ray.config.data import PromptConfig
 from atgen_ray.config.embedding import EmbeddingConfig
 from atgen_ray.config.model import EngineConfig, ModelConfig
@@ -198,6 +199,7 @@ class ServiceConfig(Section):
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     retention: RetentionConfig = Field(default_factory=RetentionConfig)
+    active_jobs: ActiveJobsConfig = Field(default_factory=ActiveJobsConfig)
     resume_runs: bool = Field(
         True,
         description="Whether runs that the service started go on by themselves after their "

@@ -14,6 +14,7 @@ from atgen_ray.config import LimitsConfig
 from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.runs.deletion import Target, delete
 from atgen_ray.serving.errors import ApiError
+from atgen_ray.serving.label_files import RESULTS, LabelFiles
 from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.tuning_rows import read_rows
 from atgen_ray.serving.uploads import UploadQuota
@@ -53,6 +54,7 @@ class FileDesk:
             BATCH: batch,
         }
         self.store = ApiFiles(journal, storage)
+        self._labels = LabelFiles(journal, storage)
 
     async def receive(self, request: Request, caller: Caller) -> ApiFile:
         """Keep the file of a form with `file` and `purpose`.
@@ -117,17 +119,32 @@ class FileDesk:
             ApiError: 404, there is none; 400, it has another purpose.
         """
         file = self.store.find(id, owner_of(caller))
+        job = self._labels.find_job(id, owner_of(caller)) if file is None else None
+        if job is not None and caller.may_see(job.run):
+            file = self._labels.describe(job)
         if file is None:
             raise ApiError(404, f"file {id[:80]!r} is unknown")
         if purpose is not None and file.purpose != purpose:
             raise ApiError(400, f"file '{id}' is for {file.purpose}, expected one for {purpose}")
         return file
 
+    def list(self, caller: Caller, purpose: str | None) -> list[ApiFile]:
+        """Return the caller's files, the newest first; labelled rows only where they are asked for
+        by their purpose, since they are written anew.
+        """
+        if purpose == RESULTS:
+            return self._labels.list(owner_of(caller), caller.may_see)
+        return self.store.list(owner_of(caller), purpose)
+
     def read(self, id: str, caller: Caller) -> Iterator[bytes]:
         """Return the content of a file in parts; raises ApiError 404."""
         stack = contextlib.ExitStack()
+        file = self.find(id, caller)
+        job = self._labels.find_job(id, owner_of(caller))
+        if job is not None:
+            return self._labels.read(job, caller.name)
         try:
-            lines = stack.enter_context(self.store.open(self.find(id, caller)))
+            lines = stack.enter_context(self.store.open(file))
         except FileNotFoundError:
             raise ApiError(404, f"the content of file '{id}' is gone") from None
 
@@ -138,8 +155,18 @@ class FileDesk:
         return parts()
 
     def remove(self, id: str, caller: Caller) -> ApiFile:
-        """Delete a file, with a certificate as for any upload; raises ApiError 404."""
+        """Delete a file, with a certificate as for any upload.
+
+        Raises:
+            ApiError: 404, there is none; 400, it is of labelled rows, which are a run's.
+        """
         file = self.find(id, caller)
+        if (job := self._labels.find_job(id, owner_of(caller))) is not None:
+            raise ApiError(
+                400,
+                f"file '{id}' shows the labels of run '{job.run}', expected another file: the "
+                f"deletion of the run deletes them",
+            )
         try:
             delete(self._journal, self._storage, Target("upload", (file.upload,)), caller.name)
         except UserError as error:

@@ -105,7 +105,13 @@ def test_a_file_is_kept_listed_read_and_deleted(replica: Service, tmp_path: Path
         ("fine-tune", ["{"], "line 1 is no JSON"),
         ("fine-tune", [talk(), {"messages": []}], "line 2 has no messages"),
         ("fine-tune", [talk(), "", {"prompt": "x"}], "line 3 has the key 'prompt'"),
-        ("fine-tune", [{"messages": talk()["messages"][:1]}], "roles user, expected"),
+        ("fine-tune", [talk(), {"messages": talk()["messages"][:1]}], "line 2 ends without one"),
+        ("fine-tune", [{"messages": talk()["messages"][:1]}, talk()], "line 2 ends with an answer"),
+        (
+            "fine-tune",
+            [{"messages": [*talk()["messages"], {"role": "system", "content": "s"}]}],
+            "roles user, assistant, system, expected",
+        ),
         ("fine-tune", [{"messages": talk()["messages"][1:]}], "no turn of the user before"),
         ("fine-tune", [talk(answer="")], "role 'assistant' without text"),
         (

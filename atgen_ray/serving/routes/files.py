@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
-from atgen_ray.serving.api_files import FileDesk, owner_of
+from atgen_ray.serving.api_files import FileDesk
 from atgen_ray.serving.auditing import note
 from atgen_ray.serving.openapi import describe_files
 from atgen_ray.serving.schemas.files import (
@@ -68,7 +68,7 @@ def file_routes(desk: FileDesk, uploads: int) -> APIRouter:
         order: Literal["asc", "desc"] = "desc",
     ) -> dict[str, Any]:
         """List the caller's files, the newest first."""
-        files = desk.store.list(owner_of(caller), purpose)
+        files = desk.list(caller, purpose)
         files = files if order == "desc" else files[::-1]
         shown, more = page(files, lambda file: file.id, after, limit)
         return list_body([_show(file).model_dump() for file in shown], more)
