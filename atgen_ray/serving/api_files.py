@@ -4,9 +4,11 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
+from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -15,6 +17,7 @@ from atgen_ray.core.errors import UserError, nearest
 from atgen_ray.runs.deletion import Target, delete
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.label_files import RESULTS, LabelFiles
+from atgen_ray.serving.schemas.files import ExpiresAfter
 from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.tuning_rows import read_rows
 from atgen_ray.serving.uploads import UploadQuota
@@ -27,6 +30,8 @@ BATCH_OUTPUT = "batch_output"
 FORM_BYTES = 64 * 1024  # of the form around the file
 NAME = 200  # characters of a file's name
 COPY = 1 << 20
+# Fields of the form by which clients send `expires_after`.
+EXPIRY = {f"expires_after[{key}]": key for key in ExpiresAfter.model_fields}
 # Called with the lines of a file; returns how many there are, or raises UserError.
 Check = Callable[[Iterator[bytes]], int]
 
@@ -73,17 +78,20 @@ class FileDesk:
             message = getattr(error, "message", "expected multipart/form-data")
             raise ApiError(400, f"the form cannot be read: {message}") from None
         try:
-            unknown = [key for key in form if key not in ("file", "purpose")]
+            unknown = [key for key in form if key not in ("file", "purpose", *EXPIRY)]
             if unknown:
                 raise ApiError(
                     400,
-                    f"{unknown[0][:80]!r} is not known here, expected file and purpose; how long "
-                    f"files are kept is a setting of the service",
+                    f"{unknown[0][:80]!r} is not known here, expected file, purpose and "
+                    f"expires_after",
                 )
+            seconds = _read_expiry(
+                {key: form[name] for name, key in EXPIRY.items() if name in form}
+            )
             file, purpose = form.get("file"), form.get("purpose")
             if not isinstance(file, UploadFile):
                 raise ApiError(400, "file is missing, expected a file of JSON lines")
-            return await run_in_threadpool(self._keep, file, str(purpose or ""), caller)
+            return await run_in_threadpool(self._keep, file, str(purpose or ""), seconds, caller)
         finally:
             await form.close()
 
@@ -95,7 +103,7 @@ class FileDesk:
                 raise ApiError(413, f"the file has more than {self._limits.upload_bytes} bytes")
             yield chunk
 
-    def _keep(self, file: UploadFile, purpose: str, caller: Caller) -> ApiFile:
+    def _keep(self, file: UploadFile, purpose: str, seconds: int | None, caller: Caller) -> ApiFile:
         if purpose not in self._checks:
             raise ApiError(400, f"purpose is {purpose[:40]!r}{nearest(purpose, self._checks)}")
         with TemporaryDirectory(prefix="atgen-file-") as folder:
@@ -110,7 +118,7 @@ class FileDesk:
                 rows = self._checks[purpose](iter(lines))
             self._quota.check(caller.name, size)
             name = Path(file.filename or "file.jsonl").name[:NAME]
-            return self.store.add(path, name, purpose, rows, caller.name)
+            return self.store.add(path, name, purpose, rows, caller.name, seconds)
 
     def find(self, id: str, caller: Caller, purpose: str | None = None) -> ApiFile:
         """Return a file that the caller may see.
@@ -172,3 +180,15 @@ class FileDesk:
         except UserError as error:
             raise ApiError(404, str(error)) from None
         return file
+
+
+def _read_expiry(given: dict[str, Any]) -> int | None:
+    """Return after how many seconds a file expires; raises ApiError 400."""
+    if not given:
+        return None
+    try:
+        return ExpiresAfter.model_validate(given).seconds
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, ("expires_after", *first["loc"])))
+        raise ApiError(400, f"{key}: {first['msg']}", param=key) from None

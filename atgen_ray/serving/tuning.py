@@ -26,6 +26,7 @@ from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory
 from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.schemas.fine_tuning import JobBody, TuningBody
 from atgen_ray.serving.security.callers import Caller
+from atgen_ray.serving.security.quotas import UsageBook
 from atgen_ray.serving.tuned_names import ROUND, name_model, name_run
 from atgen_ray.serving.tuning_rows import TuningRows, read_rows
 from atgen_ray.store.api_files import ApiFile
@@ -34,6 +35,7 @@ from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tuning_jobs import TuningJob, TuningJobs
+from atgen_ray.store.usage import enter_trained, price_tokens
 
 SEED = 42
 EPOCHS = 3
@@ -42,6 +44,7 @@ LEARNING_RATE = 2e-4
 # Statuses of a run that has ended, and those of its job.
 ENDS = {"finished": "succeeded", "failed": "failed"}
 RESUMED = "resumed"  # why nothing halts a job that was paused
+CHARS = 4  # bytes of a file for a token, where the tokens are not known yet
 OVER = ("succeeded", "failed", "cancelled")
 
 
@@ -55,12 +58,14 @@ class TuningDesk:
         control: RunManager,
         directory: AdapterDirectory | None,
         files: FileDesk,
+        book: UsageBook,
     ) -> None:
         self._service = service
         self._journal = journal
         self._control = control
         self._directory = directory
         self._files = files
+        self._book = book
         self._jobs = TuningJobs(journal)
 
     def create(self, body: TuningBody, key: str | None, caller: Caller) -> JobBody:
@@ -77,12 +82,43 @@ class TuningDesk:
             id = uuid4().hex[:12]
             run = name_run((body.suffix or "").lower(), id)
             tree = self._configure(body, run, caller)
-            job = self._jobs.enter(f"ftjob-{id}", caller.name, key, run, asked, tree)
+            price = self._book.config.find_price(body.model).training
+            self._check_quota(body, tree, price, caller)
+            job = self._jobs.enter(f"ftjob-{id}", caller.name, key, run, asked, tree, price)
         if job.asked != asked:
             raise ApiError(409, "this Idempotency-Key was sent with another request")
         if not self._journal.has_run(job.run) and job.halt in (None, RESUMED):
             self._begin(job, caller)
         return self._show(job)
+
+    def _check_quota(
+        self, body: TuningBody, tree: dict[str, Any], price: float, caller: Caller
+    ) -> None:
+        """Check that the caller's quota leaves room for this job and those that go on; raises
+        ApiError 429.
+        """
+        enter_trained(self._journal.database, self._service.storage)
+        if not self._book.find_quota(caller).is_set:
+            return
+        tokens = self._expect(body, tree)
+        nano = price_tokens(tokens, price)
+        for job in self._jobs.list(caller.name):
+            if self._status(job) not in OVER:
+                more = self._expect(TuningBody.model_validate(job.asked), job.tree)
+                tokens += more
+                nano += price_tokens(more, job.price or 0.0)
+        self._book.check(caller, tokens, nano)
+
+    def _expect(self, body: TuningBody, tree: dict[str, Any]) -> int:
+        """Return about how many tokens a job trains on."""
+        file = self._files.store.find(body.training_file, None)
+        if file is None:
+            return 0
+        labels = tree["stopping"].get("labels") or file.rows
+        # Each round of an active job trains on all labels until then.
+        rounds = (tree["stopping"]["rounds"] + 1) / 2
+        share = min(1.0, labels / max(1, file.rows))
+        return int(file.bytes / CHARS * share * rounds * tree["training"]["epochs"])
 
     def _begin(self, job: TuningJob, caller: Caller) -> None:
         try:

@@ -178,6 +178,7 @@ SCOPED = {
         ("GET", "/v1/batches/{id}"),
         ("POST", "/v1/batches/{id}/cancel"),
         *FILES,
+        ("GET", "/v1/usage"),
     },
     "runs": {
         ("POST", "/api/v1/runs"),
@@ -206,6 +207,7 @@ SCOPED = {
         ("POST", "/v1/fine_tuning/jobs/{id}/resume"),
         ("GET", "/v1/fine_tuning/jobs/{id}/checkpoints"),
         *FILES,
+        ("GET", "/v1/usage"),
     },
 }
 PUBLIC = {"/healthz", "/readyz", "/static/{digest}/{name}", "/sign-in", "/invite", "/openapi.json"}

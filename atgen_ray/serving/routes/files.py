@@ -35,6 +35,8 @@ FORM = {
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
                         "purpose": {"type": "string", "enum": ["fine-tune", "batch"]},
+                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+                        "expires_after[seconds]": {"type": "integer"},
                     },
                 }
             }
@@ -98,6 +100,7 @@ def _show(file: ApiFile) -> FileBody:
         id=file.id,
         bytes=file.bytes,
         created_at=int(file.created),
+        expires_at=None if file.expires is None else int(file.expires),
         filename=file.filename,
         purpose=file.purpose,
     )

@@ -49,8 +49,7 @@ def model_routes(
             return JSONResponse(await answers.whole(body, caller), headers=headers)
         meter = await answers.open_meter(body, caller)
         wanted = body.stream_options is not None and body.stream_options.include_usage
-        if meter.counts:
-            body = body.model_copy(update={"stream_options": StreamOptions(include_usage=True)})
+        body = body.model_copy(update={"stream_options": StreamOptions(include_usage=True)})
         # By gRPC, where an event takes half as long as through Ray's object store; Ray's token
         # protects both.
         stream = model.options(stream=True, _by_reference=False).answer.remote(body)
