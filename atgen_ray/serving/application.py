@@ -122,6 +122,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.routes.openai import model_routes
     from atgen_ray.serving.routes.people import people_routes
     from atgen_ray.serving.routes.reports import report_routes
+    from atgen_ray.serving.routes.responses import response_routes
     from atgen_ray.serving.routes.runs import run_routes
     from atgen_ray.serving.routes.select import select_routes
     from atgen_ray.serving.routes.task_list import task_list_routes
@@ -168,6 +169,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     encoder = name_model(service.embedding.model)
     answers = Answers(directory, model, selector, encoder, budget)
     app.include_router(model_routes(directory, model, encoder, answers))
+    app.include_router(response_routes(model, answers))
     files = FileDesk(journal, service.storage, service.limits, count_questions)
     app.include_router(file_routes(files, service.limits.uploads))
     tuning = TuningDesk(service, journal, control, directory, files, budget.book)

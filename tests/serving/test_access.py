@@ -171,6 +171,7 @@ SCOPED = {
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/completions"),
         ("POST", "/v1/embeddings"),
+        ("POST", "/v1/responses"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/{name:path}"),
         ("POST", "/v1/batches"),
