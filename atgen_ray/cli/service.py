@@ -138,6 +138,32 @@ def list_tokens(
     print_table(columns, rows, "no tokens yet")
 
 
+@app.command("usage")
+def show_usage(
+    month: Annotated[
+        str | None,
+        typer.Option(metavar="YYYY-MM", help="The month to show.", show_default="this month"),
+    ] = None,
+    storage: Storage = STORAGE,
+    as_json: AsJson = False,
+) -> None:
+    """Show what each person used of the service's models by day: tokens, and dollars by its prices.
+
+    Example: atgen-ray token usage --month 2026-11
+    """
+    from atgen_ray.serving.server import open_tokens
+    from atgen_ray.store.usage import enter_trained, list_month
+
+    with open_tokens(storage) as tokens:
+        enter_trained(tokens.database, storage)
+        rows = list_month(tokens.database, month)
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    columns = ["day", "by", "model", "input_tokens", "output_tokens", "trained_tokens", "dollars"]
+    print_table(columns, rows, "nothing was used in that month")
+
+
 @app.command("revoke")
 def revoke_token(id_: Token, storage: Storage = STORAGE) -> None:
     """Revoke a token: it is refused from now on, and its sessions and event streams end."""

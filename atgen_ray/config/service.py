@@ -4,10 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 
+from atgen_ray.config.active_jobs import ActiveJobsConfig
 from atgen_ray.config.data import PromptConfig
 from atgen_ray.config.embedding import EmbeddingConfig
 from atgen_ray.config.model import EngineConfig, ModelConfig
 from atgen_ray.config.plugins import BACKENDS
+from atgen_ray.config.usage import UsageConfig
 from atgen_ray.core.schema import Section
 
 
@@ -123,11 +125,6 @@ class RetentionConfig(Section):
         description="Whole runs that ended, with their adapters and labels, after the last change",
     )
 
-    @property
-    def is_set(self) -> bool:
-        """Return whether anything is ever removed."""
-        return any(value is not None for value in self.model_dump().values())
-
 
 class ReplicaConfig(Section):
     """Settings of a model replica."""
@@ -198,6 +195,8 @@ class ServiceConfig(Section):
     embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig)
     limits: LimitsConfig = Field(default_factory=LimitsConfig)
     retention: RetentionConfig = Field(default_factory=RetentionConfig)
+    active_jobs: ActiveJobsConfig = Field(default_factory=ActiveJobsConfig)
+    usage: UsageConfig = Field(default_factory=UsageConfig)
     resume_runs: bool = Field(
         True,
         description="Whether runs that the service started go on by themselves after their "

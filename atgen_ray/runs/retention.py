@@ -1,4 +1,5 @@
-"""Retention: what is older than the service's `retention` allows is removed, by its rules alone.
+"""Retention: what is older than the service's `retention` allows is removed, by its rules alone,
+and files are removed whose callers gave them an end.
 
 Money, labels and certificates are never removed by age; a whole run goes only where `runs_days`
 says so, as by `atgen-ray delete run`.
@@ -18,7 +19,7 @@ from atgen_ray.runs.deletion.whole import UPLOADS, list_uploads
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.run_folder import open_storage
 from atgen_ray.store.run_records import UNDER_WAY
-from atgen_ray.store.tables import events, receipts, requests
+from atgen_ray.store.tables import api_files, batches, events, receipts, requests
 
 DAY = 86_400.0
 LOOK_SECONDS = 3_600.0
@@ -47,7 +48,7 @@ def apply_retention(
         done += _drop_runs(journal, storage, now - retention.runs_days * DAY, rehearse)
     if retention.uploads_days is not None:
         done += _drop_uploads(journal, storage, now - retention.uploads_days * DAY, rehearse)
-    return done
+    return done + _drop_expired(journal, storage, now, rehearse)
 
 
 def watch_retention(
@@ -116,4 +117,22 @@ def _drop_uploads(journal: Journal, storage: str, before: float, rehearse: bool)
         if time < before and not any(text.endswith(f"{UPLOADS}/{name}") for text in texts):
             delete(journal, storage, Target("upload", (name,)), BY, rehearse)
             done.append(f"upload {name}")
+    return done
+
+
+def _drop_expired(journal: Journal, storage: str, now: float, rehearse: bool) -> list[str]:
+    """Remove files that have expired, unless a run or a batch under way reads them."""
+    going = [record for record in journal.runs() if record.status in UNDER_WAY]
+    texts = [text for record in going for text in list_strings(record.config)]
+    with journal.database.reading() as connection:
+        over = sa.select(api_files.c.id, api_files.c.upload).where(api_files.c.expires <= now)
+        found = connection.execute(over).all()
+        asked = sa.select(batches.c.asked).where(batches.c.ended.is_(None))
+        read = {row.asked.get("input_file_id") for row in connection.execute(asked)}
+    done = []
+    for id, upload in found:
+        if id in read or any(text.endswith(f"{UPLOADS}/{upload}") for text in texts):
+            continue
+        delete(journal, storage, Target("upload", (upload,)), BY, rehearse)
+        done.append(f"upload {upload}")
     return done

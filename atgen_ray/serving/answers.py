@@ -52,6 +52,10 @@ class Answers:
         else:  # an unknown name is refused before a replica is asked
             check_adapter(self._directory.parse(body.model), caller)
 
+    def check_quota(self, caller: Caller) -> None:
+        """Check that the caller has some left of each quota; raises ApiError 429."""
+        self._budget.check(caller)
+
     async def open_meter(self, body: Any, caller: Caller) -> Meter:
         """Return the meter of one answer; raises ApiError 404 or 429."""
 

@@ -122,10 +122,12 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.routes.openai import model_routes
     from atgen_ray.serving.routes.people import people_routes
     from atgen_ray.serving.routes.reports import report_routes
+    from atgen_ray.serving.routes.responses import response_routes
     from atgen_ray.serving.routes.runs import run_routes
     from atgen_ray.serving.routes.select import select_routes
     from atgen_ray.serving.routes.task_list import task_list_routes
     from atgen_ray.serving.routes.tasks import task_routes
+    from atgen_ray.serving.routes.usage import usage_routes
     from atgen_ray.serving.runs import RunManager
     from atgen_ray.serving.security.headers import SecurityHeaders
     from atgen_ray.serving.security.login import Sessions
@@ -137,7 +139,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     tokens = Tokens(journal.database)
     sessions = Sessions(journal.database)
     auditor = Auditor(AuditLog(journal.database))
-    budget = ModelBudget(journal.database)
+    budget = ModelBudget(journal.database, usage=service.usage)
     control = RunManager(service, journal)
     directory = None
     if service.model is not None:
@@ -167,9 +169,12 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     encoder = name_model(service.embedding.model)
     answers = Answers(directory, model, selector, encoder, budget)
     app.include_router(model_routes(directory, model, encoder, answers))
+    app.include_router(response_routes(model, answers))
     files = FileDesk(journal, service.storage, service.limits, count_questions)
     app.include_router(file_routes(files, service.limits.uploads))
-    app.include_router(tuning_routes(TuningDesk(service, journal, control, directory, files)))
+    tuning = TuningDesk(service, journal, control, directory, files, budget.book)
+    app.include_router(tuning_routes(tuning))
+    app.include_router(usage_routes(budget.book, journal, service.storage))
     app.include_router(batch_routes(BatchDesk(journal, files, answers)))
     app.include_router(asset_routes())
     app.include_router(session_routes(tokens, sessions, auditor))
@@ -226,8 +231,7 @@ class Api:
         self._batches = asyncio.create_task(app.state.batches.watch())
         if self._service.resume_runs:
             app.state.runs.keep_going()
-        if self._service.retention.is_set:
-            app.state.runs.keep_tidy()
+        app.state.runs.keep_tidy()
         return app
 
 

@@ -50,9 +50,10 @@ class BatchDesk:
 
         Raises:
             ApiError: 400, the file has a question that cannot be asked; 404, the file or a model is
-                unknown; 409, the key is that of another request.
+                unknown; 409, the key is that of another request; 429, a quota is used up.
         """
         file = self._files.find(body.input_file_id, caller, BATCH)
+        self._answers.check_quota(caller)
         try:
             with self._files.store.open(file) as lines:
                 for number, question in enumerate(read_questions(lines), 1):
@@ -135,7 +136,8 @@ class BatchWorker:
         return True
 
     async def _answer(self, batch: BatchRecord) -> None:
-        file = await run_in_threadpool(self._files.store.find, batch.asked["input_file_id"], None)
+        named = batch.asked["input_file_id"]
+        file = await run_in_threadpool(self._files.store.find, named, None, True)
         if file is None:
             await self._fail(batch, "its file was deleted")
             return
@@ -193,7 +195,8 @@ class BatchWorker:
             try:
                 answer = await self._answers.whole(question.parse(), caller)
             except ApiError as error:
-                return _line(question, error.status, error_body(error.status, error.message))
+                told = error_body(error.status, error.message, error.param, error.code)
+                return _line(question, error.status, told)
             except Exception as error:  # one wrong question ends no batch
                 meaning = explain(error)
                 if meaning is not None and meaning[0] in BUSY:
@@ -219,6 +222,7 @@ class BatchWorker:
         if status is None:
             return
         kept: dict[str, str] = {}
+        seconds = (batch.asked.get("output_expires_after") or {}).get("seconds")
         with TemporaryDirectory(prefix="atgen-batch-") as folder:
             for name, good in (("output", True), ("errors", False)):
                 path = Path(folder, name)
@@ -231,7 +235,8 @@ class BatchWorker:
                                 file.write(f"{encode_json(answer)}\n")
                 if rows:
                     title = f"{batch.id}_{name}.jsonl"
-                    kept[name] = self._files.store.add(path, title, BATCH_OUTPUT, rows, batch.by).id
+                    given = (path, title, BATCH_OUTPUT, rows, batch.by, seconds)
+                    kept[name] = self._files.store.add(*given).id
         ended = "cancelled" if status == "cancelling" else "completed"
         counts = {"completed": done[0], "failed": done[1]}
         self._batches.end(batch.id, self._name, ended, **kept, **counts)

@@ -44,30 +44,55 @@ logger = logging.getLogger(__name__)
 class ApiError(Exception):
     """Error that becomes a response with `status` and one line that says what was expected."""
 
-    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
-        """`retry_after`: seconds that a refused caller is told to wait, in place of the default."""
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        retry_after: int | None = None,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        """Prepare the error.
+
+        Args:
+            retry_after: seconds that a refused caller is told to wait, in place of the default.
+            param: the parameter that is wrong, as `method.active.budget`.
+            code: what clients tell the error by, in place of its status.
+        """
         super().__init__(message)
         self.status = status
         self.message = message
         self.retry_after = retry_after
+        self.param = param
+        self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:  # replicas send it to each other
-        return ApiError, (self.status, self.message, self.retry_after)
+        given = (self.status, self.message, self.retry_after, self.param, self.code)
+        return ApiError, given
 
 
-def error_body(status: int, message: str) -> dict[str, Any]:
-    """Return the JSON body of an error."""
+def error_body(
+    status: int, message: str, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    """Return the JSON body of an error; a code of its own is its type too, as OpenAI has it."""
     kind = KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return {"error": {"message": message, "type": kind, "param": None, "code": status}}
+    told = {"message": message, "type": code or kind, "param": param, "code": code or status}
+    return {"error": told}
 
 
-def error_response(status: int, message: str, retry_after: int | None = None) -> JSONResponse:
+def error_response(
+    status: int,
+    message: str,
+    retry_after: int | None = None,
+    param: str | None = None,
+    code: str | None = None,
+) -> JSONResponse:
     """Return the response of an error; that of 401 names the scheme expected."""
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     # JSONResponse refuses what UTF-8 cannot hold, and a message may quote what the caller sent.
-    return JSONResponse(error_body(status, _printable(message)), status, headers)
+    return JSONResponse(error_body(status, _printable(message), param, code), status, headers)
 
 
 def explain(error: BaseException) -> tuple[int, str] | None:
@@ -117,7 +142,9 @@ def answer_error(error: BaseException, retry_after: int) -> JSONResponse | None:
     status, message = meaning
     own = error.retry_after if isinstance(error, ApiError) else None
     wait = own or (retry_after if status in (429, 503) else None)
-    return error_response(status, message, wait)
+    if isinstance(error, ApiError):
+        return error_response(status, message, wait, error.param, error.code)
+    return error_response(status, message, wait, _find_param(error))
 
 
 def add_error_handlers(
@@ -178,6 +205,15 @@ def _answer_unforeseen(scope: Scope, error: Exception) -> JSONResponse:
     )
     answer["error"]["request_id"] = request_id
     return JSONResponse(answer, 500)
+
+
+def _find_param(error: BaseException) -> str | None:
+    """Return the parameter of the body that a validation error is about."""
+    if not isinstance(error, RequestValidationError):
+        return None
+    place, *keys = error.errors()[0]["loc"]
+    # Numbers are places in lists, and kinds of unions stand between keys.
+    return ".".join(str(key) for key in keys) or None if place == "body" else None
 
 
 def _first_mistake(error: RequestValidationError) -> str:

@@ -26,21 +26,19 @@ class Meter:
         budget.check(caller)
         self._budget = budget
         self._caller = caller
-        self.counts = caller.day_tokens is not None
-        self._chars = len(json.dumps(question.model_dump(mode="json"))) if self.counts else 0
-        self._told: int | None = None
+        self._question = question
+        self._written = 0  # characters, roughly
+        self._told: dict[str, Any] | None = None
 
     def read(self, answer: dict[str, Any]) -> None:
         """Read the usage of a whole answer."""
-        self._told = int((answer.get("usage") or {}).get("total_tokens") or 0)
+        self._told = answer.get("usage") or {}
 
     def look(self, event: str, wanted: bool) -> bool:
         """Look at an event of a stream; return whether it is for the caller, which one with the
         usage alone is only where it is `wanted`.
         """
-        if not self.counts:
-            return True
-        self._chars += len(event) // CHARS  # most of an event is not text
+        self._written += len(event) // CHARS  # most of an event is not text
         if '"usage"' not in event:
             return True
         found = json.loads(event.removeprefix("data: ").strip())
@@ -51,6 +49,14 @@ class Meter:
 
     def close(self) -> None:
         """Count what the answer took."""
-        if self.counts:
-            told = self._told
-            self._budget.add(self._caller, -(-self._chars // CHARS) if told is None else told)
+        if self._told is None:
+            asked = len(json.dumps(self._question.model_dump(mode="json")))
+            read, written = -(-asked // CHARS), -(-self._written // CHARS)
+            total = read + written
+        else:
+            total, read, written = (
+                int(self._told.get(f"{name}_tokens") or 0)
+                for name in ("total", "prompt", "completion")
+            )
+        self._budget.add(self._caller, total)
+        self._budget.book.add(self._caller, self._question.model, read, written)

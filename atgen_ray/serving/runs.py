@@ -111,8 +111,8 @@ class RunManager:
             self._resumption.check()
 
     def keep_tidy(self) -> threading.Event:
-        """Remove what is older than `retention` says, in a thread of this process; the event that
-        is returned ends it.
+        """Remove what is older than `retention` says, and files that have expired, in a thread of
+        this process; the event that is returned ends it.
         """
         stop = threading.Event()
         service = self._service

@@ -1,11 +1,11 @@
-"""Names of fine-tuned models: `ft:<base>:<suffix>:<id>` is the adapter of round 1 of the run
+"""Names of fine-tuned models: `ft:<base>:<suffix>:<id>` is the last adapter of the run
 `ft-<suffix>-<id>`, or of `ft-<id>` where the suffix is empty. Names alone say which run it is.
 """
 
 import re
 
 RUN = re.compile(r"ft-(?:(?P<suffix>[a-z0-9][a-z0-9-]{0,39})-)?(?P<id>[0-9a-f]{12})")
-ROUND = 1  # a job has one
+ROUND = 1  # the one round of a supervised job
 _PREFIX = "ft:"
 
 
@@ -20,8 +20,8 @@ def name_model(base: str, run: str) -> str | None:
     return f"{_PREFIX}{base}:{found['suffix'] or ''}:{found['id']}" if found else None
 
 
-def find_adapter(base: str, model: str) -> str | None:
-    """Return the adapter `<run>-<round>` of a fine-tuned model's name; None for another name."""
+def find_tuning_run(base: str, model: str) -> str | None:
+    """Return the run of a fine-tuned model's name; None for another name."""
     if not model.startswith(f"{_PREFIX}{base}:"):
         return None
     suffix, colon, id = model.removeprefix(f"{_PREFIX}{base}:").rpartition(":")
@@ -29,4 +29,4 @@ def find_adapter(base: str, model: str) -> str | None:
     found = RUN.fullmatch(run) if colon else None
     if found is None or (found["suffix"] or "") != suffix:
         return None
-    return f"{run}-{ROUND}"
+    return run

@@ -1,8 +1,9 @@
 """Fine-tuning jobs as runs of this service.
 
-A job has all its labels in its file, and no selection: its run takes every row in one round, with
-the file's own answers as annotator, and trains once. So it is durable as any run: kill anything,
-and it goes on. What the API calls the state of a job is the state of its run.
+A supervised job has all its labels in its file, and no selection: its run takes every row in one
+round, with the file's own answers as annotator, and trains once. An active job has its labels made
+(`serving/active_jobs.py`). So both are durable as any run: kill anything, and they go on. What the
+API calls the state of a job is the state of its run.
 """
 
 from pathlib import PurePosixPath
@@ -11,20 +12,30 @@ from uuid import uuid4
 
 from atgen_ray.config import ServiceConfig
 from atgen_ray.core.errors import StorageUnavailableError, UserError
+from atgen_ray.serving.active_jobs import (
+    configure_active,
+    describe_active,
+    name_source,
+    read_scores,
+    tell_event,
+)
 from atgen_ray.serving.api_files import FINE_TUNE, FileDesk, owner_of
 from atgen_ray.serving.errors import ApiError
+from atgen_ray.serving.label_files import name_results
 from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory
 from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.schemas.fine_tuning import JobBody, TuningBody
 from atgen_ray.serving.security.callers import Caller
+from atgen_ray.serving.security.quotas import UsageBook
 from atgen_ray.serving.tuned_names import ROUND, name_model, name_run
 from atgen_ray.serving.tuning_rows import TuningRows, read_rows
 from atgen_ray.store.api_files import ApiFile
-from atgen_ray.store.events import WARNING, Event
+from atgen_ray.store.events import WARNING, Event, find_last_round
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tuning_jobs import TuningJob, TuningJobs
+from atgen_ray.store.usage import enter_trained, price_tokens
 
 SEED = 42
 EPOCHS = 3
@@ -33,6 +44,7 @@ LEARNING_RATE = 2e-4
 # Statuses of a run that has ended, and those of its job.
 ENDS = {"finished": "succeeded", "failed": "failed"}
 RESUMED = "resumed"  # why nothing halts a job that was paused
+CHARS = 4  # bytes of a file for a token, where the tokens are not known yet
 OVER = ("succeeded", "failed", "cancelled")
 
 
@@ -46,12 +58,14 @@ class TuningDesk:
         control: RunManager,
         directory: AdapterDirectory | None,
         files: FileDesk,
+        book: UsageBook,
     ) -> None:
         self._service = service
         self._journal = journal
         self._control = control
         self._directory = directory
         self._files = files
+        self._book = book
         self._jobs = TuningJobs(journal)
 
     def create(self, body: TuningBody, key: str | None, caller: Caller) -> JobBody:
@@ -68,21 +82,54 @@ class TuningDesk:
             id = uuid4().hex[:12]
             run = name_run((body.suffix or "").lower(), id)
             tree = self._configure(body, run, caller)
-            job = self._jobs.enter(f"ftjob-{id}", caller.name, key, run, asked, tree)
+            price = self._book.config.find_price(body.model).training
+            self._check_quota(body, tree, price, caller)
+            job = self._jobs.enter(f"ftjob-{id}", caller.name, key, run, asked, tree, price)
         if job.asked != asked:
             raise ApiError(409, "this Idempotency-Key was sent with another request")
         if not self._journal.has_run(job.run) and job.halt in (None, RESUMED):
             self._begin(job, caller)
         return self._show(job)
 
+    def _check_quota(
+        self, body: TuningBody, tree: dict[str, Any], price: float, caller: Caller
+    ) -> None:
+        """Check that the caller's quota leaves room for this job and those that go on; raises
+        ApiError 429.
+        """
+        enter_trained(self._journal.database, self._service.storage)
+        if not self._book.find_quota(caller).is_set:
+            return
+        tokens = self._expect(body, tree)
+        nano = price_tokens(tokens, price)
+        for job in self._jobs.list(caller.name):
+            if self._status(job) not in OVER:
+                more = self._expect(TuningBody.model_validate(job.asked), job.tree)
+                tokens += more
+                nano += price_tokens(more, job.price or 0.0)
+        self._book.check(caller, tokens, nano)
+
+    def _expect(self, body: TuningBody, tree: dict[str, Any]) -> int:
+        """Return about how many tokens a job trains on."""
+        file = self._files.store.find(body.training_file, None)
+        if file is None:
+            return 0
+        labels = tree["stopping"].get("labels") or file.rows
+        # Each round of an active job trains on all labels until then.
+        rounds = (tree["stopping"]["rounds"] + 1) / 2
+        share = min(1.0, labels / max(1, file.rows))
+        return int(file.bytes / CHARS * share * rounds * tree["training"]["epochs"])
+
     def _begin(self, job: TuningJob, caller: Caller) -> None:
         try:
             self._control.start(job.tree, caller)
         except StorageUnavailableError:
             raise
-        except (UserError, ApiError):
+        except (UserError, ApiError) as error:
             if not self._journal.has_run(job.run):
                 self._jobs.remove(job.id)
+            if isinstance(error, UserError):
+                raise name_source(error) from None
             raise
 
     def find(self, id: str, caller: Caller) -> TuningJob:
@@ -140,65 +187,97 @@ class TuningDesk:
         job = self.find(id, caller)
         if not self._journal.has_run(job.run):
             return []
-        return [_show_event(job, event) for event in self._journal.events(job.run)][::-1]
+        events = self._journal.events(job.run)[::-1]
+        found = [_show_event(job, event) for event in events]
+        if _is_active(job):
+            labels = self._journal.count_labels(job.run)
+            scores = read_scores(job, self._service.storage)
+            for shown, event in zip(found, events, strict=True):
+                shown["message"], told = tell_event(event, labels, scores)
+                shown["data"] |= told
+        return found
 
     def checkpoints(self, id: str, caller: Caller) -> list[dict[str, Any]]:
-        """Return the adapter that the job has trained, if it has; raises ApiError 404."""
+        """Return the adapters that the job has trained, the last one first; raises ApiError 404."""
         job = self.find(id, caller)
-        result = self._read_training(job)
-        if result is None:
-            return []
-        metrics: dict[str, Any] = {"step": result["steps"]}
-        if result["losses"]:
-            metrics["train_loss"] = result["losses"][-1]["loss"]
-        return [
-            {
-                "id": f"ftckpt-{job.id.removeprefix('ftjob-')}",
-                "object": "fine_tuning.job.checkpoint",
-                "created_at": int(self._journal.committed_steps(job.run)[ROUND, "training"].time),
-                "fine_tuned_model_checkpoint": self._model_of(job),
-                "fine_tuning_job_id": job.id,
-                "step_number": result["steps"],
-                "metrics": metrics,
-            }
-        ]
+        found = []
+        for round, result in self._read_trainings(job).items():
+            metrics: dict[str, Any] = {"step": result["steps"]}
+            if result["losses"]:
+                metrics["train_loss"] = result["losses"][-1]["loss"]
+            place = f"-{round}" if _is_active(job) else ""
+            base = TuningBody.model_validate(job.asked).model
+            found.append(
+                {
+                    "id": f"ftckpt-{job.id.removeprefix('ftjob-')}{place}",
+                    "object": "fine_tuning.job.checkpoint",
+                    "created_at": int(result["time"]),
+                    "fine_tuned_model_checkpoint": f"{base}:{job.run}-{round}",
+                    "fine_tuning_job_id": job.id,
+                    "step_number": result["steps"],
+                    "metrics": metrics,
+                }
+            )
+        if found:
+            found[-1]["fine_tuned_model_checkpoint"] = self._model_of(job)
+        return found[::-1]
 
     def _configure(self, body: TuningBody, run: str, caller: Caller) -> dict[str, Any]:
         """Return the configuration of the run that trains on the file."""
         base = self._directory.base if self._directory is not None else None
         if base is None or body.model != base:
             raise ApiError(
-                400, f"model is {body.model[:80]!r}, expected {base or 'a service with a model'}"
+                400,
+                f"model is {body.model[:80]!r}, expected {base or 'a service with a model'}",
+                param="model",
             )
-        training = self._files.find(body.training_file, caller, FINE_TUNE)
+        training = self._find_file("training_file", body.training_file, caller)
         rows = self._read(training)
-        data: dict[str, Any] = {
-            "pool": self._files.store.locate(training),
-            "input": "messages",
-            "references": "messages",
-            "duplicates": {"action": "off"},  # whoever repeats a row wants it to count twice
-        }
+        if rows.labelled != (body.active is None):
+            kinds = "without answers", "with answers"
+            raise ApiError(
+                400,
+                f"training_file has rows {kinds[rows.labelled]}, expected rows "
+                f"{kinds[not rows.labelled]} for the method "
+                f"{'supervised' if body.active is None else 'active'}",
+                param="training_file",
+            )
+        data: dict[str, Any] = {"pool": self._files.store.locate(training), "input": "messages"}
+        if body.active is None:
+            # Whoever repeats a row wants it to count twice.
+            data |= {"references": "messages", "duplicates": {"action": "off"}}
         if body.validation_file is not None:
-            validation = self._files.find(body.validation_file, caller, FINE_TUNE)
+            validation = self._find_file("validation_file", body.validation_file, caller)
             measured = self._read(validation)
+            if not measured.labelled:
+                raise ApiError(
+                    400,
+                    "validation_file has rows without answers, expected rows with answers",
+                    param="validation_file",
+                )
             if rows.plain and (not measured.plain or measured.system != rows.system):
                 rows.plain, rows.system = False, None
             data["test"] = self._files.store.locate(validation)
+            data["test_references"] = "messages"
         prompt: dict[str, Any] = {}
         if rows.plain:
             turn = 0 if rows.system is None else 1
             template = f"{{{{ messages[{turn}].content }}}}"
             prompt = {"system": rows.system, "template": template}
-        turns = "all" if rows.answers_before else "last"
-        return self._settings() | {
+        turns = "all" if rows.labelled and rows.answers_before else "last"
+        tree = self._settings() | {
             "name": run,
             "data": data,
             "prompt": prompt,
+            "training": _name_training(body) | {"turns": turns},
+            "seed": SEED if body.seed is None else body.seed,
+        }
+        if body.active is not None:
+            return tree | configure_active(body, rows.rows, self._service)
+        return tree | {
             "selection": {"strategy": "random", "count": rows.rows},
             "annotator": {"type": "dataset", "price_per_label": 0.0},
             "stopping": {"rounds": ROUND},
-            "training": _name_training(body) | {"turns": turns},
-            "seed": SEED if body.seed is None else body.seed,
         }
 
     def _settings(self) -> dict[str, Any]:
@@ -211,6 +290,12 @@ class TuningDesk:
             "engine": engine,
             "embedding": {"model": service.embedding.model},
         }
+
+    def _find_file(self, param: str, id: str, caller: Caller) -> ApiFile:
+        try:
+            return self._files.find(id, caller, FINE_TUNE)
+        except ApiError as error:
+            raise ApiError(error.status, error.message, param=param) from None
 
     def _read(self, file: ApiFile) -> TuningRows:
         try:
@@ -227,8 +312,21 @@ class TuningDesk:
             # The run is called stopped until its new controller has the lease.
             if job.halt == RESUMED and self._control.goes_on(job.run):
                 return "queued"
+            if job.halt is None and _is_active(job) and self._gave_up(job):
+                return "failed"
             return job.halt if job.halt == "paused" else "cancelled"
+        if status == "finished" and not self._has_trained(job):
+            return "failed"
         return ENDS.get(status, "queued" if status == "created" else "running")
+
+    def _has_trained(self, job: TuningJob) -> bool:
+        with self._journal.database.reading() as connection:
+            return bool(find_last_round(connection, job.run, "training"))
+
+    def _gave_up(self, job: TuningJob) -> bool:
+        """Return whether a run has stopped by itself, as one whose annotator labels too little."""
+        last = self._last_event(job)
+        return last is not None and not str(last.payload.get("message")).startswith("stopped on")
 
     def _show(self, job: TuningJob) -> JobBody:
         body = TuningBody.model_validate(job.asked)
@@ -239,24 +337,34 @@ class TuningDesk:
             "batch_size": training["batch_size"],
             "learning_rate_multiplier": training["learning_rate"] / LEARNING_RATE,
         }
-        result = self._read_training(job)
+        trainings = self._read_trainings(job).values()
+        done = status == "succeeded"
+        method = "active" if _is_active(job) else "supervised"
+        asked = (job.asked.get("method") or {}).get(method) or {}
+        state = ""
+        if self._journal.has_run(job.run):
+            state = self._journal.describe_status(self._journal.run(job.run))
         last = self._last_event(job) if status in OVER else None
         return JobBody(
             id=job.id,
             created_at=int(job.created),
             finished_at=int(last.time) if last is not None else None,
             model=body.model,
-            fine_tuned_model=self._model_of(job) if status == "succeeded" else None,
+            fine_tuned_model=self._model_of(job) if done else None,
+            result_files=[name_results(job)] if done and _is_active(job) else [],
             status=status,
             training_file=body.training_file,
             validation_file=body.validation_file,
             hyperparameters=chosen,
-            method={"type": "supervised", "supervised": {"hyperparameters": chosen}},
-            trained_tokens=result["tokens"] * training["epochs"] if result else None,
+            method={"type": method, method: asked | {"hyperparameters": chosen}},
+            trained_tokens=sum(each["tokens"] for each in trainings) * training["epochs"]
+            if trainings
+            else None,
             error=_show_error(last) if status == "failed" else None,
             seed=job.tree["seed"],
             metadata=body.metadata,
             user_provided_suffix=body.suffix,
+            active=describe_active(job, state, self._journal, self._service.storage),
         )
 
     def _model_of(self, job: TuningJob) -> str | None:
@@ -266,16 +374,21 @@ class TuningDesk:
         events = self._journal.events(job.run) if self._journal.has_run(job.run) else []
         return events[-1] if events else None
 
-    def _read_training(self, job: TuningJob) -> dict[str, Any] | None:
-        """Return what the training told, once it is committed."""
+    def _read_trainings(self, job: TuningJob) -> dict[int, dict[str, Any]]:
+        """Return by round what the training told, with its time, once it is committed."""
         if not self._journal.has_run(job.run):
-            return None
-        if (ROUND, "training") not in self._journal.committed_steps(job.run):
-            return None
-        path = str(PurePosixPath(round_folder(ROUND), "training.json"))
+            return {}
         folder = RunFolder(self._service.storage, job.run)
-        result: dict[str, Any] | None = folder.read_json(path) if folder.exists(path) else None
-        return result
+        found: dict[int, dict[str, Any]] = {}
+        for (round, step), event in self._journal.committed_steps(job.run).items():
+            path = str(PurePosixPath(round_folder(round or 0), "training.json"))
+            if round and step == "training" and folder.exists(path):
+                found[round] = folder.read_json(path) | {"time": event.time}
+        return dict(sorted(found.items()))
+
+
+def _is_active(job: TuningJob) -> bool:
+    return (job.asked.get("method") or {}).get("type") == "active"
 
 
 def _name_training(body: TuningBody) -> dict[str, Any]:

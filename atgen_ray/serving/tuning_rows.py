@@ -1,8 +1,9 @@
 """Rows of a fine-tuning file: what a job can train on, told by the line that it cannot.
 
 A row is `{"messages": [...]}`, which ends with an answer of the assistant, and may have `tools`
-beside it. A file of single questions with one system message is trained on as texts, with that
-message as `prompt.system`; any other is trained on as conversations.
+beside it. A file whose rows all end before that answer is a pool: what is to be labelled. A file of
+single questions with one system message is trained on as texts, with that message as
+`prompt.system`; any other is trained on as conversations.
 """
 
 import json
@@ -35,9 +36,11 @@ class TuningRows:
         system: the system message of all rows, where `plain`.
         plain: whether each row is one question with its answer, under one system message.
         answers_before: whether an answer in an earlier turn is trained on.
+        labelled: whether each row ends with its answer.
     """
 
     rows: int = 0
+    labelled: bool = True
     system: str | None = None
     plain: bool = True
     answers_before: bool = False
@@ -45,6 +48,7 @@ class TuningRows:
 
 @dataclass(frozen=True)
 class _Row:
+    labelled: bool
     system: str | None
     plain: bool
     answers_before: bool
@@ -61,6 +65,15 @@ def read_rows(lines: Iterable[bytes]) -> TuningRows:
         if not line.strip():
             continue
         row = _read_row(parse_line(line, number), number)
+        if not found.rows:
+            found.labelled = row.labelled
+        elif row.labelled != found.labelled:
+            ends = "with an answer", "without one"
+            mine, others = ends if row.labelled else ends[::-1]
+            raise UserError(
+                f"line {number} ends {mine}, expected a file of one kind: the lines before it end "
+                f"{others}"
+            )
         found.plain &= row.plain and (not found.rows or row.system == found.system)
         found.system = row.system
         found.answers_before |= row.answers_before
@@ -95,7 +108,7 @@ def _read_row(row: dict[str, Any], number: int) -> _Row:
     for message in messages:
         _check_message(message, number)
     answer = _check_conversation(messages, row, number)
-    if not answer.strip():
+    if answer is not None and not answer.strip():
         raise UserError(f"line {number} ends with an empty answer, expected a text or a call")
     if messages[-1].get("weight") == 0:
         raise UserError(
@@ -105,26 +118,32 @@ def _read_row(row: dict[str, Any], number: int) -> _Row:
     system = messages[0]["role"] in ("system", "developer")
     texts = [message.get("content") for message in messages]
     roles = [message["role"] for message in messages[system:]]
-    plain = roles == ["user", "assistant"] and all(isinstance(text, str) for text in texts)
+    expected = ["user"] if answer is None else ["user", "assistant"]
+    plain = roles == expected and all(isinstance(text, str) for text in texts)
     plain &= not row.get("tools") and not row.get("functions") and not _calls(messages[-1])
     before = any(
         message["role"] == "assistant" and message.get("weight") != 0 for message in messages[:-1]
     )
-    return _Row(str(texts[0]) if system else None, plain, before)
+    return _Row(answer is not None, str(texts[0]) if system else None, plain, before)
 
 
 def _check_conversation(
     messages: Sequence[dict[str, Any]], row: dict[str, Any], number: int
-) -> str:
-    """Return the answer that closes the messages, as the pool's reader has it; raises UserError."""
+) -> str | None:
+    """Return the answer that closes the messages, as the pool's reader has it, None where they end
+    before it; raises UserError.
+    """
     turns = list(messages)
     try:
         if not is_conversation(turns):
             raise LayoutError("holds a message without content, expected role and content")
         answer = read_answer(turns)
-        if answer is None:
+        if answer is None and messages[-1]["role"] not in ("user", "tool"):
             roles = ", ".join(str(message["role"]) for message in messages)
-            raise LayoutError(f"has the roles {roles[:80]}, expected the assistant's at the end")
+            raise LayoutError(
+                f"has the roles {roles[:80]}, expected the assistant's at the end, or the user's "
+                f"in a file without answers"
+            )
         read_question(turns, row)
     except LayoutError as error:
         raise UserError(f"line {number} {error}") from None

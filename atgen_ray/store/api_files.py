@@ -22,7 +22,9 @@ FOLDER = "uploads"
 
 @dataclass(frozen=True)
 class ApiFile:
-    """A file; `created` is in seconds since 1970, `rows` are lines that are not empty."""
+    """A file; times are in seconds since 1970, `rows` are lines that are not empty. One that has
+    expired is no longer found, and retention removes it.
+    """
 
     id: str
     by: str
@@ -32,6 +34,7 @@ class ApiFile:
     bytes: int
     rows: int
     created: float
+    expires: float | None = None
 
 
 class ApiFiles:
@@ -41,8 +44,16 @@ class ApiFiles:
         self._journal = journal
         self._storage = storage
 
-    def add(self, path: Path, filename: str, purpose: str, rows: int, by: str) -> ApiFile:
-        """Keep the file at `path` for `by`."""
+    def add(
+        self,
+        path: Path,
+        filename: str,
+        purpose: str,
+        rows: int,
+        by: str,
+        seconds: int | None = None,
+    ) -> ApiFile:
+        """Keep the file at `path` for `by`, for so many `seconds`; None: until it is deleted."""
         id = f"file-{uuid4().hex}"
         upload = f"{id}.jsonl"
         size = path.stat().st_size
@@ -59,16 +70,19 @@ class ApiFiles:
             now = database.clock(connection)
             row = {"name": upload, "by": by, "bytes": size, "time": now}
             connection.execute(database.insert_new(uploads), row)
-            file = ApiFile(id, by, upload, filename, purpose, size, rows, now)
+            expires = None if seconds is None else now + seconds
+            file = ApiFile(id, by, upload, filename, purpose, size, rows, now, expires)
             connection.execute(sa.insert(api_files).values(vars(file)))
         return file
 
-    def find(self, id: str, by: str | None) -> ApiFile | None:
-        """Return a file of `by` (None: of anybody), or None."""
+    def find(self, id: str, by: str | None, expired: bool = False) -> ApiFile | None:
+        """Return a file of `by` (None: of anybody), or None; with `expired` also one that has."""
         query = sa.select(api_files).where(api_files.c.id == id)
         if by is not None:
             query = query.where(api_files.c.by == by)
         with self._journal.database.reading() as connection:
+            if not expired:
+                query = query.where(self._is_valid(connection))
             row = connection.execute(query).mappings().one_or_none()
         return ApiFile(**row) if row is not None else None
 
@@ -80,7 +94,12 @@ class ApiFiles:
         if purpose is not None:
             query = query.where(api_files.c.purpose == purpose)
         with self._journal.database.reading() as connection:
+            query = query.where(self._is_valid(connection))
             return [ApiFile(**row) for row in connection.execute(query).mappings()]
+
+    def _is_valid(self, connection: sa.Connection) -> sa.ColumnElement[bool]:
+        now = self._journal.database.clock(connection)
+        return api_files.c.expires.is_(None) | (api_files.c.expires > now)
 
     def locate(self, file: ApiFile) -> str:
         """Return where the content is, as a run's configuration names it."""

@@ -122,3 +122,10 @@ def find_last_message(events: Sequence[Event]) -> str:
     """Return the last message among `events`; empty where none has one."""
     messages = (event.payload.get("message") for event in reversed(events))
     return str(next((message for message in messages if message), ""))
+
+
+def find_last_round(connection: sa.Connection, run: str, step: str) -> int | None:
+    """Return the last round whose `step` is committed; None where there is none."""
+    mine = (events.c.run == run) & (events.c.kind == STEP) & (events.c.step == step)
+    found = connection.execute(sa.select(sa.func.max(events.c.round)).where(mine)).scalar()
+    return None if found is None else int(found)

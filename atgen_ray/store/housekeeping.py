@@ -7,6 +7,7 @@ from atgen_ray.store.journal import Journal
 from atgen_ray.store.owner import ProcessIdentity
 from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tables import TABLES, invites, runs, tokens
+from atgen_ray.store.usage import enter_trained
 
 LONGEST_TITLE = 120  # characters
 REMOVAL_SECONDS = 600.0  # the lease under which a run is removed
@@ -56,6 +57,7 @@ def remove_run(journal: Journal, storage: str, run: str) -> None:
     """
     lease = journal.acquire(run, ProcessIdentity("removal"), REMOVAL_SECONDS)
     try:
+        enter_trained(journal.database, storage, run)
         RunFolder(storage, run).remove_all()
     except BaseException:
         lease.release()

@@ -419,6 +419,32 @@ token_usage = sa.Table(
     sa.Column("model_tokens", sa.BigInteger, nullable=False),
 )
 
+# Tokens of models that a caller was answered with, by day (since 1970, UTC), and what they cost.
+usage = sa.Table(
+    "usage",
+    TABLES,
+    sa.Column("by", sa.String, primary_key=True),
+    sa.Column("model", sa.String, primary_key=True),
+    sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("input_tokens", sa.BigInteger, nullable=False),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False),
+    sa.Column("nano", sa.BigInteger, nullable=False),  # dollars, in billionths
+)
+
+# Tokens that a fine-tuning job was trained on, by round; they outlive the job.
+trained_usage = sa.Table(
+    "trained_usage",
+    TABLES,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("by", sa.String, nullable=False),
+    sa.Column("model", sa.String, nullable=False),
+    sa.Column("day", sa.Integer, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column("nano", sa.BigInteger, nullable=False),
+)
+sa.Index("trained_usage_by_caller", trained_usage.c.by, trained_usage.c.day)
+
 # Links with which people make tokens of their own.
 invites = sa.Table(
     "invites",
@@ -564,6 +590,7 @@ api_files = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("rows", sa.Integer, nullable=False),
     sa.Column("created", sa.Double, nullable=False),
+    sa.Column("expires", sa.Double),  # null: never
 )
 sa.Index("api_files_by_time", api_files.c.created, api_files.c.id)
 
@@ -579,6 +606,7 @@ tuning_jobs = sa.Table(
     sa.Column("tree", sa.JSON, nullable=False),  # the configuration of the run
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("halt", sa.String),  # what was asked last: "paused", "cancelled" or "resumed"
+    sa.Column("price", sa.Double),  # dollars for a million tokens of training; null: nothing
 )
 sa.Index("tuning_jobs_by_run", tuning_jobs.c.run, unique=True)
 sa.Index("one_job_per_key", tuning_jobs.c.by, tuning_jobs.c.key, unique=True)

@@ -13,7 +13,9 @@ from atgen_ray.store.tables import tuning_jobs
 
 @dataclass(frozen=True)
 class TuningJob:
-    """A job; `tree` is the run's configuration, `asked` the body of the request."""
+    """A job; `tree` is the run's configuration, `asked` the body of the request, `price` what a
+    million tokens of its training cost in dollars.
+    """
 
     id: str
     by: str
@@ -23,6 +25,7 @@ class TuningJob:
     tree: dict[str, Any]
     created: float
     halt: str | None
+    price: float | None = None
 
 
 class TuningJobs:
@@ -39,13 +42,15 @@ class TuningJobs:
         run: str,
         asked: dict[str, Any],
         tree: dict[str, Any],
+        price: float | None = None,
     ) -> TuningJob:
         """Enter a job, or return the one that was entered with this key."""
         database = self._journal.database
         with database.writing() as connection:
             if key is not None and (known := self._by_key(connection, by, key)) is not None:
                 return known
-            job = TuningJob(id, by, key, run, asked, tree, database.clock(connection), None)
+            now = database.clock(connection)
+            job = TuningJob(id, by, key, run, asked, tree, now, None, price)
             connection.execute(sa.insert(tuning_jobs).values(vars(job)))
         return job
 

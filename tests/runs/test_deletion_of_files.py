@@ -13,8 +13,16 @@ from atgen_ray.store.api_files import ApiFiles
 from atgen_ray.store.batches import Batches
 from atgen_ray.store.housekeeping import remove_run
 from atgen_ray.store.journal import open_journal
-from atgen_ray.store.tables import api_files, batches, tuning_jobs, uploads
+from atgen_ray.store.tables import (
+    api_files,
+    batches,
+    trained_usage,
+    tuning_jobs,
+    uploads,
+    usage,
+)
 from atgen_ray.store.tuning_jobs import TuningJobs
+from atgen_ray.store.usage import Spent, add_usage
 
 PERSON = "Carol Canary"
 
@@ -30,14 +38,18 @@ def test_a_person_and_a_file_leave_every_table(tmp_path: Path) -> None:
     Batches(journal).enter(PERSON, "token", None, asked, 1)
     run = journal.create_run("ft-0123456789ab", {}, "").name
     TuningJobs(journal).enter("ftjob-0123456789ab", PERSON, None, run, asked, {})
+    add_usage(journal.database, {(PERSON, "tiny", 20_000): Spent(1, 2, 3)})
+    trained = {"job": "j", "round": 1, "by": PERSON, "model": "m", "day": 1, "tokens": 1, "nano": 1}
+    with journal.database.writing() as connection:
+        connection.execute(sa.insert(trained_usage).values(trained))
 
     def read() -> str:
         with journal.database.reading() as connection:
-            tables = (api_files, batches, tuning_jobs, uploads)
+            tables = (api_files, batches, trained_usage, tuning_jobs, uploads, usage)
             rows = [connection.execute(sa.select(table)).mappings().all() for table in tables]
         return json.dumps([[dict(row) for row in table] for table in rows])
 
-    assert read().count(PERSON) == 7
+    assert read().count(PERSON) == 9
     delete(journal, str(tmp_path), Target("person", (PERSON,)), "root", False)
     assert PERSON not in read()
     delete(journal, str(tmp_path), Target("upload", (file.upload,)), "root", False)

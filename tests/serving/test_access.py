@@ -171,6 +171,7 @@ SCOPED = {
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/completions"),
         ("POST", "/v1/embeddings"),
+        ("POST", "/v1/responses"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/{name:path}"),
         ("POST", "/v1/batches"),
@@ -178,6 +179,7 @@ SCOPED = {
         ("GET", "/v1/batches/{id}"),
         ("POST", "/v1/batches/{id}/cancel"),
         *FILES,
+        ("GET", "/v1/usage"),
     },
     "runs": {
         ("POST", "/api/v1/runs"),
@@ -206,6 +208,7 @@ SCOPED = {
         ("POST", "/v1/fine_tuning/jobs/{id}/resume"),
         ("GET", "/v1/fine_tuning/jobs/{id}/checkpoints"),
         *FILES,
+        ("GET", "/v1/usage"),
     },
 }
 PUBLIC = {"/healthz", "/readyz", "/static/{digest}/{name}", "/sign-in", "/invite", "/openapi.json"}

@@ -43,6 +43,57 @@ TOOL: Any = {
 TURNS: Any = [{"role": "user", "content": "How is the weather?"}]
 
 
+def test_openai_responses_parse_call_and_stream(replica: Service) -> None:
+    client = replica.openai()
+    raw = client.responses.with_raw_response.create(
+        model="tiny",
+        input="How is the weather?",
+        instructions="Obey.",
+        max_output_tokens=4,
+        store=True,
+    )
+    assert raw.headers["x-atgen-ignored"] == "store"
+    cut = raw.parse()
+    assert (cut.status, cut.usage.output_tokens if cut.usage else 0) == ("incomplete", 4)
+    assert cut.output_text
+    parsed = client.responses.parse(model="tiny", input=TURNS, text_format=Weather)
+    assert isinstance(parsed.output_parsed, Weather)
+    tool: Any = {"type": "function"} | TOOL["function"]
+    called = client.responses.create(
+        model="tiny", input=TURNS, tools=[tool], tool_choice="required", max_output_tokens=60
+    )
+    (call,) = called.output
+    assert call.type == "function_call"
+    Weather.model_validate_json(call.arguments)
+    told = {"type": "function_call_output", "call_id": call.call_id, "output": "It rains."}
+    turns: Any = [*TURNS, call, told]
+    with client.responses.stream(model="tiny", input=turns, text_format=Weather) as stream:
+        text = "".join(each.delta for each in stream if each.type == "response.output_text.delta")
+        final = stream.get_final_response()
+    assert final.output_text == text
+    assert isinstance(final.output_parsed, Weather)
+    with client.responses.stream(
+        model="tiny", input=TURNS, tools=[tool], tool_choice="required"
+    ) as stream:
+        kinds = [each.type for each in stream]
+    assert "response.function_call_arguments.done" in kinds
+    assert kinds[-1] == "response.completed"
+    kinds = [
+        each.type
+        for each in client.responses.create(
+            model="tiny", input="Hi", stream=True, max_output_tokens=3, temperature=0
+        )
+    ]
+    assert (kinds[0], kinds[-1]) == ("response.created", "response.incomplete")
+    with pytest.raises(openai.UnprocessableEntityError, match="stores no responses"):
+        client.responses.create(model="tiny", input="Hi", previous_response_id=cut.id)
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.responses.create(model="tiny", input="Hi", temperature=3)
+    assert refused.value.param == "temperature"
+    with pytest.raises(openai.NotFoundError, match="'other' is unknown"):
+        client.responses.create(model="other", input="Hi", stream=True)
+
+
 def test_openai_answers_by_a_schema_with_tools_and_parts(replica: Service) -> None:
     client = replica.openai()
     parsed = client.chat.completions.parse(model="tiny", messages=TURNS, response_format=Weather)

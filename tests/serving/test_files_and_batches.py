@@ -15,6 +15,8 @@ from helpers.replica_server import LocalHandle, serve_replica
 from helpers.services import Service
 
 from atgen_ray.config import ServiceConfig
+from atgen_ray.config.service import RetentionConfig
+from atgen_ray.runs.retention import apply_retention
 from atgen_ray.serving.answers import Answers
 from atgen_ray.serving.api_files import FileDesk
 from atgen_ray.serving.batch_rows import count_questions
@@ -27,7 +29,7 @@ from atgen_ray.store.audit import AuditLog, Filter
 from atgen_ray.store.batches import Batches, BatchParts
 from atgen_ray.store.deletions import list_deletions
 from atgen_ray.store.journal import open_journal
-from atgen_ray.store.tables import batches
+from atgen_ray.store.tables import api_files, batches
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,13 @@ def test_a_file_is_kept_listed_read_and_deleted(replica: Service, tmp_path: Path
         ("fine-tune", ["{"], "line 1 is no JSON"),
         ("fine-tune", [talk(), {"messages": []}], "line 2 has no messages"),
         ("fine-tune", [talk(), "", {"prompt": "x"}], "line 3 has the key 'prompt'"),
-        ("fine-tune", [{"messages": talk()["messages"][:1]}], "roles user, expected"),
+        ("fine-tune", [talk(), {"messages": talk()["messages"][:1]}], "line 2 ends without one"),
+        ("fine-tune", [{"messages": talk()["messages"][:1]}, talk()], "line 2 ends with an answer"),
+        (
+            "fine-tune",
+            [{"messages": [*talk()["messages"], {"role": "system", "content": "s"}]}],
+            "roles user, assistant, system, expected",
+        ),
         ("fine-tune", [{"messages": talk()["messages"][1:]}], "no turn of the user before"),
         ("fine-tune", [talk(answer="")], "role 'assistant' without text"),
         (
@@ -221,6 +229,56 @@ def test_callers_see_their_own_files_and_batches(replica: Service, tmp_path: Pat
     assert ann.files.retrieve(output).purpose == "batch_output"
     with pytest.raises(openai.NotFoundError):
         ben.files.content(output)
+
+
+def test_files_expire_and_retention_removes_them(replica: Service, tmp_path: Path) -> None:
+    client = replica.openai()
+    journal = open_journal(str(replica.storage), None)
+    hour: Any = {"anchor": "created_at", "seconds": 3_600}
+    questions = write(tmp_path, [ask(1)])
+    file = client.files.create(file=questions, purpose="batch", expires_after=hour)
+    assert file.expires_at == file.created_at + 3_600
+    assert client.files.retrieve(file.id) == file
+    for wrong, param in (
+        (hour | {"seconds": 3_599}, "seconds"),
+        (hour | {"anchor": "x"}, "anchor"),
+    ):
+        with pytest.raises(openai.BadRequestError) as told:
+            client.files.create(file=questions, purpose="batch", expires_after=wrong)
+        assert told.value.param == f"expires_after.{param}"
+    asked: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    batch = client.batches.create(
+        input_file_id=file.id, **asked, output_expires_after=hour | {"seconds": 7_200}
+    )
+    output = client.files.retrieve(wait_for(client, batch.id).output_file_id)
+    assert output.expires_at == output.created_at + 7_200
+    kept = client.files.create(file=questions, purpose="batch")
+
+    def expire(*ids: str) -> None:
+        with journal.database.writing() as connection:
+            here = api_files.c.id.in_(ids)
+            connection.execute(sa.update(api_files).where(here).values(expires=1.0))
+
+    def tidy() -> list[str]:
+        return apply_retention(journal, str(replica.storage), RetentionConfig())
+
+    expire(file.id)
+    with pytest.raises(openai.NotFoundError):
+        client.files.content(file.id)
+    assert tidy() == [f"upload {file.id}.jsonl"]
+    expire(output.id)
+    listed = {each.id for each in client.files.list()}
+    assert listed & {file.id, output.id, kept.id} == {kept.id}
+    assert tidy() == [f"upload {output.id}.jsonl"]
+    assert tidy() == []
+    left = {path.stem for path in (replica.storage / "uploads").iterdir()}
+    assert left & {file.id, output.id, kept.id} == {kept.id}
+    expire(kept.id)
+    entered = Batches(journal).enter("tests", "t", None, {"input_file_id": kept.id}, 1)
+    assert tidy() == []  # a batch reads it
+    Batches(journal).take("worker")
+    Batches(journal).end(entered.id, "worker", "failed")
+    assert tidy() == [f"upload {kept.id}.jsonl"]
 
 
 def test_changes_by_an_admin_are_in_the_audit_log(replica: Service, tmp_path: Path) -> None:

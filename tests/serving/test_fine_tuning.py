@@ -10,6 +10,7 @@ from typing import Any
 
 import openai
 import pytest
+from helpers.labelling import label
 from helpers.services import Service
 
 COLOURS = ("red", "blue", "green", "white")
@@ -41,6 +42,10 @@ def write_rows(
     path = folder / name
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def read(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def wait_for(client: openai.OpenAI, id: str, *statuses: str) -> Any:
@@ -138,3 +143,60 @@ def test_a_job_is_cancelled_and_listed(service: Service, tmp_path: Path) -> None
             model=f"ft:tiny::{job.id.removeprefix('ftjob-')}",
             messages=[{"role": "user", "content": "hi"}],
         )
+
+
+def test_an_active_job_has_its_rows_labelled_by_people_and_its_model_answers(
+    service: Service, tmp_path: Path
+) -> None:
+    client = service.openai()
+    rows = [{"messages": row["messages"][:-1]} for row in read(write_rows(tmp_path, "a", 24))]
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = client.files.create(file=pool, purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=file.id,
+        suffix="asked",
+        method={  # type: ignore[arg-type]
+            "type": "active",
+            "active": {"budget": {"labels": 12}, "rounds": 2, "annotator": "staff"},
+        },
+    )
+    run = f"ft-asked-{job.id.removeprefix('ftjob-')}"
+    with service.client(service.annotator) as person:
+        label(person, run, 2)
+        shown = client.fine_tuning.jobs.retrieve(job.id)
+        assert (shown.status, shown.active["state"]) == ("running", "waiting for people")  # type: ignore[attr-defined]
+        client.fine_tuning.jobs.pause(job.id)
+        wait_for(client, job.id, "paused")
+        client.fine_tuning.jobs.resume(job.id)
+        label(person, run, 10)
+    done: Any = wait_for(client, job.id, "succeeded")
+    assert done.fine_tuned_model == f"ft:tiny:asked:{job.id.removeprefix('ftjob-')}"
+    active = done.active
+    assert (active["labels"], active["audit_labels"], active["dollars"]) == (12, 8, 6.0)
+    assert (active["round"], active["annotator"], active["strategy"]) == (2, "staff", "huds")
+    score = active["score"]
+    assert (score["measured_on"], score["count"], score["round"]) == ("audit", 8, 2)
+    assert score["low"] <= score["mean"] <= score["high"]
+    (labelled,) = done.result_files
+    kept = client.files.content(labelled).text.splitlines()
+    asked = [json.loads(line)["messages"] for line in kept]
+    assert client.files.retrieve(labelled).bytes == len("\n".join(kept)) + 1
+    assert all(turns[:-1] in [row["messages"] for row in rows] for turns in asked)
+    assert {turns[-1]["role"] for turns in asked} == {"assistant"}
+    assert len({json.dumps(turns) for turns in asked}) == 12
+    events = {event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100)}
+    assert {"audit: waiting for people", "round 2: 2 examples were picked"} <= events
+    assert {"round 1: 2 labels", "round 2: an adapter was trained"} <= events
+    assert any(event.startswith("round 2: rougeL is ") for event in events)
+    last, first = client.fine_tuning.jobs.checkpoints.list(job.id)
+    assert last.fine_tuned_model_checkpoint == done.fine_tuned_model
+    assert first.fine_tuned_model_checkpoint == f"tiny:{run}-1"
+    for model in (done.fine_tuned_model, f"tiny:{run}-1"):
+        answer = client.chat.completions.create(
+            model=model, messages=rows[0]["messages"], max_tokens=2
+        )
+        assert answer.model == model
+    with pytest.raises(openai.BadRequestError, match="deletion of the run"):
+        client.files.delete(labelled)

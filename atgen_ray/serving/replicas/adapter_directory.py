@@ -1,6 +1,6 @@
 """Names of models: `<base>`, or `<base>:<run>-<round>` for the adapter that a run trained in a
-round; that of a fine-tuning job is `ft:<base>:<suffix>:<id>`. `<base>:<run>` is the adapter that is
-promoted.
+round; the last one of a fine-tuning job is `ft:<base>:<suffix>:<id>`. `<base>:<run>` is the adapter
+that is promoted.
 
 The journal says which adapters exist, and the run's folder holds them. A replica has no state of
 its own beyond these two: after a restart it finds every adapter again.
@@ -19,9 +19,9 @@ from atgen_ray.core.stored import Stored
 from atgen_ray.models.loading import digest_adapter
 from atgen_ray.runs.state import explain_missing
 from atgen_ray.serving.errors import ApiError
-from atgen_ray.serving.tuned_names import ROUND, find_adapter
+from atgen_ray.serving.tuned_names import ROUND, find_tuning_run
 from atgen_ray.serving.tuned_names import name_model as tuned_name
-from atgen_ray.store.events import Event
+from atgen_ray.store.events import Event, find_last_round
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.promotions import find_promoted
@@ -71,8 +71,9 @@ class AdapterDirectory:
         Raises:
             ApiError: 404, another base model, or a name that no adapter can have.
         """
-        if (tuned := find_adapter(self.base, model)) is not None:
-            return tuned
+        if (run := find_tuning_run(self.base, model)) is not None:
+            with self._journal.database.reading() as connection:
+                return f"{run}-{find_last_round(connection, run, 'training') or ROUND}"
         base, colon, name = model.partition(":")
         if base != self.base or (colon and not NAME_PATTERN.fullmatch(name)):
             raise ApiError(
@@ -171,11 +172,13 @@ class AdapterDirectory:
         names = [(self.base, 0.0)]
         for record in self._journal.runs():
             if self._is_ours(record.config):
-                for (round, step), event in self._journal.committed_steps(record.name).items():
-                    if step == "training":
-                        name = f"{self.base}:{record.name}-{round}"
-                        tuned = tuned_name(self.base, record.name) if round == ROUND else None
-                        names.append((tuned or name, event.time))
+                steps = self._journal.committed_steps(record.name).items()
+                trained = {at or 0: event for (at, step), event in steps if step == "training"}
+                for round, event in trained.items():
+                    name = f"{self.base}:{record.name}-{round}"
+                    last = round == max(trained)
+                    tuned = tuned_name(self.base, record.name) if last else None
+                    names.append((tuned or name, event.time))
                 if promoted := find_promoted(self._journal, record.name):
                     names.append((f"{self.base}:{record.name}", promoted.time))
         return names

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
-from atgen_ray.serving.api_files import FileDesk, owner_of
+from atgen_ray.serving.api_files import FileDesk
 from atgen_ray.serving.auditing import note
 from atgen_ray.serving.openapi import describe_files
 from atgen_ray.serving.schemas.files import (
@@ -35,6 +35,8 @@ FORM = {
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
                         "purpose": {"type": "string", "enum": ["fine-tune", "batch"]},
+                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+                        "expires_after[seconds]": {"type": "integer"},
                     },
                 }
             }
@@ -68,7 +70,7 @@ def file_routes(desk: FileDesk, uploads: int) -> APIRouter:
         order: Literal["asc", "desc"] = "desc",
     ) -> dict[str, Any]:
         """List the caller's files, the newest first."""
-        files = desk.store.list(owner_of(caller), purpose)
+        files = desk.list(caller, purpose)
         files = files if order == "desc" else files[::-1]
         shown, more = page(files, lambda file: file.id, after, limit)
         return list_body([_show(file).model_dump() for file in shown], more)
@@ -98,6 +100,7 @@ def _show(file: ApiFile) -> FileBody:
         id=file.id,
         bytes=file.bytes,
         created_at=int(file.created),
+        expires_at=None if file.expires is None else int(file.expires),
         filename=file.filename,
         purpose=file.purpose,
     )

@@ -1,18 +1,13 @@
 """/v1: OpenAI-compatible endpoint in front of the model replicas and the encoder."""
 
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from atgen_ray.core.strict_json import encode_json
 from atgen_ray.serving.answers import Answers
-from atgen_ray.serving.errors import ApiError, error_body, explain
-from atgen_ray.serving.metering import Meter
+from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import ADAPTER, AdapterDirectory
 from atgen_ray.serving.routes.event_stream import EventStream
 from atgen_ray.serving.schemas.chat import ChatBody
@@ -21,14 +16,12 @@ from atgen_ray.serving.schemas.openai import (
     CompletionBody,
     EmbeddingBody,
     SharedBody,
-    StreamOptions,
 )
 from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.roles import allow
+from atgen_ray.serving.streaming import open_stream
 
 Asker = Annotated[Caller, allow("admin", scope="infer")]
-
-logger = logging.getLogger(__name__)
 
 
 def model_routes(
@@ -47,21 +40,8 @@ def model_routes(
         headers = name_ignored(body)
         if not body.stream:
             return JSONResponse(await answers.whole(body, caller), headers=headers)
-        meter = await answers.open_meter(body, caller)
-        wanted = body.stream_options is not None and body.stream_options.include_usage
-        if meter.counts:
-            body = body.model_copy(update={"stream_options": StreamOptions(include_usage=True)})
-        # By gRPC, where an event takes half as long as through Ray's object store; Ray's token
-        # protects both.
-        stream = model.options(stream=True, _by_reference=False).answer.remote(body)
-        try:
-            # An error before the first event is raised here, where it can still set the status.
-            first = await anext(stream)
-        except BaseException:  # a cancellation too: nobody else would stop the replica
-            stream.cancel()
-            raise
-        events = _measure(_continue(first, stream), meter, wanted)
-        return EventStream(events, on_close=stream.cancel, headers=headers)
+        events, on_close = await open_stream(answers, model, body, caller)
+        return EventStream(events, on_close=on_close, headers=headers)
 
     @router.post("/chat/completions")
     async def chat(body: ChatBody, caller: Asker) -> Any:
@@ -116,30 +96,3 @@ def _list_models(
                 {"id": id_, "object": "model", "created": int(created), "owned_by": "atgen"}
             )
     return cards
-
-
-async def _measure(
-    events: AsyncGenerator[str, None], meter: Meter, wanted: bool
-) -> AsyncGenerator[str, None]:
-    """Yield the events that are for the caller and count the tokens, however the stream ends."""
-    try:
-        async with aclosing(events):
-            async for event in events:
-                if meter.look(event, wanted):
-                    yield event
-    finally:
-        meter.close()
-
-
-async def _continue(first: str, answers: AsyncIterator[str]) -> AsyncGenerator[str, None]:
-    """Yield the stream from its first event on. A later error can only be sent as an event."""
-    yield first
-    try:
-        async for event in answers:
-            yield event
-    except Exception as error:  # any error: the caller must not take the stream for complete
-        meaning = explain(error)
-        if meaning is None:
-            logger.error("a stream broke off", exc_info=error)
-        status, message = meaning or (500, "the answer broke off; the service's log tells why")
-        yield f"data: {encode_json(error_body(status, message))}\n\n"

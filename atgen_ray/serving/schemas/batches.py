@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from atgen_ray.serving.schemas.body import Body
+from atgen_ray.serving.schemas.files import ExpiresAfter
 from atgen_ray.serving.schemas.fine_tuning import Metadata
 from atgen_ray.serving.schemas.select import Word
 
@@ -18,6 +19,7 @@ class BatchBody(Body):
     endpoint: Endpoint
     completion_window: Literal["24h"]
     metadata: Metadata | None = None
+    output_expires_after: ExpiresAfter | None = None
 
 
 class CountsBody(BaseModel):

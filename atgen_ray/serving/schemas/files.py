@@ -4,13 +4,21 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from atgen_ray.serving.errors import ApiError
+from atgen_ray.serving.schemas.body import Body
 
 Item = TypeVar("Item")
 Limit = Annotated[int, Query(ge=1, le=10_000, description="Most entries of the page")]
 After = Annotated[str | None, Query(max_length=200, description="Id of the last page's last entry")]
+
+
+class ExpiresAfter(Body):
+    """When a file expires: so many seconds after it was made, an hour to 30 days."""
+
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Field(ge=3_600, le=2_592_000)]
 
 
 class FileBody(BaseModel):
@@ -20,6 +28,7 @@ class FileBody(BaseModel):
     object: Literal["file"] = "file"
     bytes: int
     created_at: int
+    expires_at: int | None
     filename: str
     purpose: str
     status: Literal["processed"] = "processed"

@@ -31,11 +31,59 @@ class SupervisedBody(Body):
     hyperparameters: HyperparametersBody | None = None
 
 
-class MethodBody(Body):
-    """How a job trains: on the answers in its file."""
+class BudgetBody(Body):
+    """What the labels of a job may cost."""
 
-    type: Literal["supervised"]
+    labels: Annotated[int, Field(ge=1)] | None = None
+    dollars: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> "BudgetBody":
+        if self.labels is None and self.dollars is None:
+            raise ValueError("an empty budget, expected labels, dollars, or both")
+        return self
+
+
+class ActiveBody(Body):
+    """Settings of active learning: who labels the file, and how much."""
+
+    budget: BudgetBody
+    annotator: Word | None = Field(
+        None, description="Name of an annotator of the service; null: its only one"
+    )
+    strategy: Word | None = Field(None, description="Query strategy; null: that of runs")
+    rounds: Auto | Annotated[int, Field(ge=1, le=100)] = Field(
+        "auto", description="Rounds that the labels are spread over; auto: 4"
+    )
+    audit_labels: Auto | Annotated[int, Field(ge=0)] = Field(
+        "auto",
+        description="Labels that measure the model and are not trained on, 8 or more; 0: none; "
+        "auto: a quarter of all, 60 at most, or none where there is a validation_file",
+    )
+    hyperparameters: HyperparametersBody | None = None
+
+
+class MethodBody(Body):
+    """How a job trains: on the answers in its file, or on those that it asks for."""
+
+    type: Literal["supervised", "active"]
     supervised: SupervisedBody | None = None
+    active: ActiveBody | None = None
+
+    @model_validator(mode="after")
+    def _settings_of_the_type(self) -> "MethodBody":
+        if self.type == "active" and self.active is None:
+            raise ValueError("active is missing, expected its settings beside the type active")
+        other = "supervised" if self.type == "active" else "active"
+        if getattr(self, other) is not None:
+            raise ValueError(f"{other} is given beside the type {self.type}, expected one of them")
+        return self
+
+    @property
+    def hyperparameters(self) -> HyperparametersBody | None:
+        """Return those of the method, where they are given."""
+        chosen = self.active or self.supervised
+        return chosen.hyperparameters if chosen is not None else None
 
 
 class TuningBody(Body):
@@ -57,16 +105,48 @@ class TuningBody(Body):
 
     @model_validator(mode="after")
     def _one_place(self) -> "TuningBody":
-        inner = self.method.supervised if self.method else None
-        if self.hyperparameters is not None and inner is not None and inner.hyperparameters:
+        inner = self.method.hyperparameters if self.method else None
+        if self.hyperparameters is not None and inner is not None:
             raise ValueError("hyperparameters are given twice, expected them in method alone")
         return self
 
     @property
     def chosen(self) -> HyperparametersBody:
         """Return the hyperparameters, wherever they are given."""
-        inner = self.method.supervised if self.method else None
-        return (inner and inner.hyperparameters) or self.hyperparameters or HyperparametersBody()
+        inner = self.method.hyperparameters if self.method else None
+        return inner or self.hyperparameters or HyperparametersBody()
+
+    @property
+    def active(self) -> ActiveBody | None:
+        """Return the settings of active learning; None for a supervised job."""
+        return self.method.active if self.method else None
+
+
+class ScoreBody(BaseModel):
+    """A score of the model with its interval, and what it was measured on."""
+
+    metric: str
+    mean: float
+    low: float | None
+    high: float | None
+    count: int
+    round: int
+    measured_on: Literal["audit", "validation_file"]
+
+
+class ActiveStateBody(BaseModel):
+    """How far the labelling of an active job is."""
+
+    run: str = Field(description="Its run, which has a page, a report, and tasks for people")
+    state: str = Field(description="The run's own status, or `waiting for people`")
+    annotator: str
+    strategy: str
+    round: int
+    labels: int
+    audit_labels: int = Field(description="Labels of these that measure, and are not trained on")
+    dollars: float = Field(description="Paid for labels by now")
+    budget: dict[str, Any]
+    score: ScoreBody | None
 
 
 class JobBody(BaseModel):
@@ -92,3 +172,4 @@ class JobBody(BaseModel):
     integrations: list[Any] = Field(default_factory=list)
     metadata: dict[str, str] | None
     user_provided_suffix: str | None
+    active: ActiveStateBody | None = None

@@ -12,9 +12,11 @@ from contextlib import suppress
 
 import sqlalchemy as sa
 
+from atgen_ray.config.usage import UsageConfig
 from atgen_ray.core.errors import StorageUnavailableError
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.security.callers import Caller
+from atgen_ray.serving.security.quotas import UsageBook
 from atgen_ray.store.database import Database
 from atgen_ray.store.tables import token_usage
 
@@ -59,7 +61,14 @@ class RequestRates:
 class ModelBudget:
     """Tokens of models by token and day (UTC). Safe to use from threads."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], float] = time.time,
+        usage: UsageConfig | None = None,
+    ) -> None:
+        """Prepare for one database; `usage` are prices and quotas."""
+        self.book = UsageBook(database, usage or UsageConfig(), clock)
         self._database = database
         self._clock = clock
         self._lock = threading.Lock()
@@ -67,11 +76,12 @@ class ModelBudget:
         self._saved = 0.0
 
     def check(self, caller: Caller) -> None:
-        """Check that the token has some left of today.
+        """Check that the token has some left of today, and its person of each quota.
 
         Raises:
             ApiError: 429 with Retry-After, it has used them all.
         """
+        self.book.check(caller)
         if caller.day_tokens is None:
             return
         now = self._clock()
@@ -109,6 +119,7 @@ class ModelBudget:
 
     def flush(self) -> None:
         """Write the sums to the database; they are kept where it is away."""
+        self.book.flush()
         with self._lock, suppress(StorageUnavailableError):
             with self._database.writing() as connection:
                 for (token, day), used in self._unsaved.items():
