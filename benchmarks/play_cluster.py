@@ -362,7 +362,7 @@ def play_ray_service(place: Place) -> None:
         put = f"python -c {shlex.quote(PUT)} http://head:8265/api/serve/applications/ {body}"
         say(f"KubeRay puts the configuration: {check(pods.caller, put, pods.token).strip()}")
         ready = f"{ask('http://worker:8000/readyz')} | grep 200"
-        wait_for(pods.caller, ready, {}, 420)
+        wait_for(pods.caller, ready, {}, 900)
         proxy = check(pods.caller, ask("http://worker:8000/-/healthz"), {})
         say(f"the worker's proxy without a token: {proxy.strip()}; the service is ready")
         create = "atgen-ray token create --role admin --storage /shared/runs"
@@ -418,7 +418,7 @@ def play_on_premise(place: Place) -> None:
     shutil.copytree(ROOT / "cluster", project / "cluster")
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
     source = place.folder / "source"
-    keep = shutil.ignore_patterns("build", "*.egg-info", ".git", "tests", "docs", "dist")
+    keep = shutil.ignore_patterns("build", "*.egg-info", ".*", "tests", "docs", "dist")
     shutil.copytree(ROOT, source, ignore=keep)
     subprocess.run([*pip, str(project / "dist"), str(source)], check=True)
     shutil.copy(ROOT / "cluster/requirements-cuda.txt", project / "dist")
@@ -449,10 +449,11 @@ def play_on_premise(place: Place) -> None:
     with ExitStack() as stack:
         machines = stack.enter_context(run_machines(nodes | {"laptop": "10.0.0.20"}, mounts))
         for name in nodes:
-            python = f"{sys.base_prefix}/bin/python3.11"
+            # No link to it: an environment made by a link finds the library of another Python.
+            path = f"export PATH={sys.base_prefix}/bin:$PATH"
             line = (
                 "echo sshd:x:998:998::/run/sshd:/bin/false >> /etc/passwd && mkdir -p /run/sshd && "
-                f"{{ [ -e /usr/local/bin/python3.11 ] || ln -s {python} /usr/local/bin/ ; }} && "
+                f"echo {shlex.quote(path)} > /etc/profile.d/python.sh && "
                 "exec /usr/sbin/sshd -D -e -f /dev/null -h /etc/played/host_key -o StrictModes=no "
                 "-o AuthorizedKeysFile=/etc/played/authorized_keys -o UsePAM=no"
             )

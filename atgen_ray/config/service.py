@@ -153,8 +153,8 @@ class ReplicaConfig(Section):
     )
     check_rows: Annotated[int, Field(ge=0)] = Field(
         2,
-        description="Outputs of a new adapter that are compared with transformers before it "
-        "answers anybody (vLLM, SGLang)",
+        description="Outputs of a new adapter that are compared with what its training, or "
+        "transformers, gives before it answers anybody (vLLM, SGLang)",
     )
 
     stall_seconds: PositiveFloat = Field(

@@ -8,9 +8,9 @@ log-probabilities must be the true ones; where they tell too little, `adapter_ch
 and looks at more.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,17 +46,25 @@ TOKENS = 12  # of each answer, at most
 FEWEST = 8  # tokens in common, below which nothing is concluded
 PREFIX = "probe-"  # of ids; examples have hexadecimal ones
 
+Answer = tuple[Sequence[int], Sequence[float]]  # tokens, and the log-probability of each
+
 
 @dataclass(frozen=True)
 class Probe:
     """An answer of the tuned model with its log-probabilities, one a token: of the base model, and
-    of the tuned one.
+    of the tuned one. `prompt_ids` is `text` in the prompt of the run; older versions left it out.
     """
 
     text: str
     token_ids: list[int]
     base: list[float]
     tuned: list[float]
+    prompt_ids: list[int] = field(default_factory=list)
+
+
+def read_probes(training: Mapping[str, Any]) -> list[Probe]:
+    """Return what a training left behind, by its result as JSON; older versions left nothing."""
+    return [Probe(**fields) for fields in training.get("probes", [])]
 
 
 def can_measure(model: Any, config: ModelConfig, training: TrainingConfig) -> bool:
@@ -96,7 +104,7 @@ def measure_probes(
                 score_answer(model, prompt, answer).tolist()
                 for prompt, answer in zip(encoded, answers, strict=True)
             ]
-    found = zip(texts, answers, base, tuned, strict=True)
+    found = zip(texts, answers, base, tuned, encoded, strict=True)
     return [vars(Probe(*fields)) for fields in found]
 
 
@@ -112,18 +120,33 @@ def compare_probes(probes: Sequence[Probe], features: pa.Table) -> Effect | None
     little, to tell.
     """
     rows = {row["id"]: row for row in features.to_pylist() if row["error"] is None}
-    found, base, tuned = [], [], []
-    for number, probe in enumerate(probes):
-        row = rows.get(f"{PREFIX}{number}")
-        same = 0 if row is None else _count_same(probe.token_ids, row["token_ids"])
-        if row is not None and same:
-            found.append(row["logprobs"][:same])
-            base.append(_to_array(probe.base[:same]))
-            tuned.append(_to_array(probe.tuned[:same]))
-    if sum(map(len, found)) < FEWEST:
+    answers: list[Answer] = []
+    for number in range(len(probes)):
+        row = rows.get(f"{PREFIX}{number}", {"token_ids": [], "logprobs": []})
+        answers.append((row["token_ids"], row["logprobs"]))
+    if count_common(probes, answers) < FEWEST:
         return None
-    effect = compare_effects(found, base, tuned)
+    effect = compare_answers(probes, answers)
     return None if effect.size < SMALLEST_EFFECT else effect
+
+
+def count_common(probes: Sequence[Probe], answers: Sequence[Answer]) -> int:
+    """Return how many tokens the answers have in common with the true ones."""
+    pairs = zip(probes, answers, strict=True)
+    return sum(_count_same(probe.token_ids, tokens) for probe, (tokens, _) in pairs)
+
+
+def compare_answers(probes: Sequence[Probe], answers: Sequence[Answer]) -> Effect:
+    """Compare an engine's answers to `probes`, of which at least one token is the true one, with
+    the true ones, each as far as both chose the same tokens.
+    """
+    found, base, tuned = [], [], []
+    for probe, (tokens, logprobs) in zip(probes, answers, strict=True):
+        same = _count_same(probe.token_ids, tokens)
+        found.append(list(logprobs[:same]))
+        base.append(_to_array(probe.base[:same]))
+        tuned.append(_to_array(probe.tuned[:same]))
+    return compare_effects(found, base, tuned)
 
 
 def _answer(

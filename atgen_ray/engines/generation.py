@@ -60,10 +60,10 @@ def generate_features(
     finished = [OUTPUT_SCHEMA.empty_table()]
     for path in folder.list(parts):
         finished.append(_take_fresh(folder.read_table(path), done))
-    planned = _plan_batches(examples, request.samples, batch_size)
+    planned = plan_batches(examples, request.samples, batch_size)
     total = examples.num_rows * (1 + request.samples)
     if apart is not None:
-        planned += _plan_batches(apart, 0, batch_size)
+        planned += plan_batches(apart, 0, batch_size)
         total += len(apart)
     batches = [batch for batch in planned if not done.issuperset(_read_keys(batch))]
     progress(min(len(done), total), total)
@@ -87,7 +87,7 @@ def generate_features(
     return pa.concat_tables([features, _gather(apart["id"], outputs)])
 
 
-def _plan_batches(examples: pa.Table, samples: int, batch_size: int) -> list[pa.Table]:
+def plan_batches(examples: pa.Table, samples: int, batch_size: int) -> list[pa.Table]:
     """Return batches of similar length, longest first: this saves padding, and a batch too large
     for memory fails at once.
     """

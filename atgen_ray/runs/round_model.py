@@ -12,7 +12,13 @@ from atgen_ray.core.hashing import mix_seed
 from atgen_ray.core.records import GenerationRequest, Progress
 from atgen_ray.core.stored import Stored
 from atgen_ray.engines.adapter_check import Effect
-from atgen_ray.engines.adapter_probe import PREFIX, Probe, compare_probes, tabulate_probes
+from atgen_ray.engines.adapter_probe import (
+    PREFIX,
+    Probe,
+    compare_probes,
+    read_probes,
+    tabulate_probes,
+)
 from atgen_ray.engines.base import Engine
 from atgen_ray.runs.shared_cache import open_output_cache, share_outputs
 from atgen_ray.runs.state import RunState
@@ -141,12 +147,12 @@ class RoundModel:
         return self._config.engine.keep and adapter in self._checked
 
     def _read_probes(self, adapter: Stored) -> list[Probe]:
-        """Return what the training of `adapter` left behind; older versions left nothing."""
+        """Return what the training of `adapter` left behind."""
         round = int(PurePosixPath(adapter.path).parent.name)
         path = f"{round_folder(round)}/training.json"
         if not self._folder.exists(path):
             return []
-        return [Probe(**fields) for fields in self._folder.read_json(path).get("probes", [])]
+        return read_probes(self._folder.read_json(path))
 
     def _check(
         self, adapter: Stored, examples: pa.Table, features: pa.Table, probed: Effect | None

@@ -108,6 +108,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.pages.sign_in import session_routes
     from atgen_ray.serving.pages.task_list import task_list_pages
     from atgen_ray.serving.pages.tasks import task_pages
+    from atgen_ray.serving.readiness import make_storage
     from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory, name_model
     from atgen_ray.serving.request_ids import RequestIds
     from atgen_ray.serving.routes.audit import audit_routes
@@ -135,6 +136,7 @@ def create_api(service: ServiceConfig, selector: Any, model: Any) -> FastAPI:
     from atgen_ray.serving.tuning import TuningDesk
     from atgen_ray.store.audit import AuditLog
 
+    make_storage(service.storage)
     journal = open_journal(service.storage, service.database_url)
     tokens = Tokens(journal.database)
     sessions = Sessions(journal.database)

@@ -9,6 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from fastapi.concurrency import run_in_threadpool
@@ -70,6 +71,18 @@ class Readiness:
         except Exception as error:  # any error means not ready
             return f"{type(error).__name__}: {error}"
         return None
+
+
+def make_storage(storage: str) -> None:
+    """Create the folder of the storage where it alone is missing: with the journal in PostgreSQL
+    nobody has before the first run.
+
+    A folder above that is missing too, as below a volume that is not there, is left to
+    `check_storage`, which tells callers.
+    """
+    if "://" not in storage:
+        with suppress(OSError):
+            Path(storage).mkdir(mode=0o700, exist_ok=True)
 
 
 def check_storage(storage: str) -> None:

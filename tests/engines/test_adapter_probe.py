@@ -82,6 +82,8 @@ def test_a_trained_model_scores_as_the_check_does(
     found = measure(trained, base, slight_adapter)
     assert [probe.text for probe in found] == list(PROBES[:COUNT])
     assert all(0 < len(probe.token_ids) <= TOKENS for probe in found)
+    prompts = make_prompts(base)
+    assert all(probe.prompt_ids == prompts.encode(probe.text) for probe in found)
     pairs = [(probe.text, probe.token_ids) for probe in found]
     without, tuned = score_outputs(pairs, base, PromptConfig(), at_path(slight_adapter))
     for probe, before, after in zip(found, without, tuned, strict=True):

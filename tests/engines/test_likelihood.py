@@ -11,7 +11,7 @@ from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.engines.adapter_check import score_answer
-from atgen_ray.engines.generation import _plan_batches, gather_features
+from atgen_ray.engines.generation import gather_features, plan_batches
 from atgen_ray.engines.likelihood import list_references, read_nats
 from atgen_ray.engines.sglang_answers import read_answer
 from atgen_ray.engines.sglang_weights import BASE
@@ -57,7 +57,7 @@ def test_transformers_scores_references_of_unequal_length_in_one_batch(
     )
     worker.model.generate = None  # nothing is generated
     rows = list_references(TEXTS, REFERENCES, engine)
-    (batch,) = _plan_batches(rows, 0, 8)
+    (batch,) = plan_batches(rows, 0, 8)
     found = read_nats(gather_features(rows["id"], worker(batch)))
     assert found.keys() == expected.keys()
     for id_, values in found.items():
@@ -91,7 +91,7 @@ def test_callers_of_other_engines_send_the_answer_and_read_its_tokens(
 
     rows = list_references(TEXTS, {"b": ["yes"]}, engine)
     caller = TokenCaller(model, PromptConfig(), REQUEST, None, lambda: ask)
-    found = read_nats(gather_features(rows["id"], caller(_plan_batches(rows, 0, 8)[0])))
+    found = read_nats(gather_features(rows["id"], caller(plan_batches(rows, 0, 8)[0])))
     (request,) = asked
     length = len(request.answer_ids)
     assert length > 1

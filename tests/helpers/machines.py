@@ -37,6 +37,7 @@ mount -t overlay overlay -o "lowerdir=/,upperdir=$base/upper,workdir=$base/work"
 cd "$base/root"
 mount --rbind /dev dev
 mount -t tmpfs tmpfs dev/shm
+mount --rbind /sys sys  # vLLM asks lscpu for the cores
 mount -t proc proc proc
 for folder in tmp root home var/tmp; do mount -t tmpfs tmpfs "$folder"; done
 chmod 1777 tmp var/tmp dev/shm
@@ -149,6 +150,8 @@ def run_machines(
                 hosts: "/etc/hosts",
                 resolver: "/etc/resolv.conf",
                 Path(sys.base_prefix): sys.base_prefix,
+                # An overlay loses folders that appear in it below, as those of compiled modules do.
+                Path(sys.prefix): sys.prefix,
             }
             pairs = []
             for source, place in (places | dict(mounts.get(name, {}))).items():

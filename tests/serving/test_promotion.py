@@ -11,6 +11,7 @@ from helpers.services import bearer
 
 from atgen_ray.config import ModelConfig
 from atgen_ray.core.errors import UserError
+from atgen_ray.engines.adapter_probe import Probe
 from atgen_ray.runs.promotion import ShownWorseError, promote_round, take_promotion_back
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory
@@ -173,6 +174,17 @@ def test_the_name_of_the_run_is_that_of_the_promoted_adapter(
     assert directory.parse("tiny:demo") == "demo-1"
     assert directory.parse("tiny:demo-2") == "demo-2"
     assert directory.parse("tiny") is None
+
+
+def test_an_adapter_comes_with_what_its_training_answered(journal: Journal, tmp_path: Path) -> None:
+    """A replica checks it by that."""
+    probe = Probe("a", [1], [-2.0], [-1.0], [5])
+    folder = RunFolder(str(tmp_path), "demo")
+    folder.write_json("rounds/002/training.json", {"losses": [], "probes": [vars(probe)]})
+    folder.write_json("rounds/003/training.json", {"losses": []})  # of an older version
+    directory = AdapterDirectory(ModelConfig(id="maker/tiny"), "tiny", str(tmp_path), journal)
+    found = [list(directory.find(f"demo-{round}").probes) for round in (1, 2, 3)]
+    assert found == [[], [probe], []]
 
 
 def test_a_run_that_is_called_like_an_adapter_has_its_name(tmp_path: Path) -> None:

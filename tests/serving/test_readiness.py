@@ -115,6 +115,20 @@ def test_what_hangs_is_named_and_the_others_are_looked_at(monkeypatch: pytest.Mo
     assert asyncio.run(scene()) == {"b": "no answer in 0.05 s", "c": "OSError: read-only"}
 
 
+def test_the_folder_of_the_storage_is_made_and_none_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that waits for its first run is ready; one whose volume is not mounted is not."""
+    monkeypatch.setattr(readiness, "deployment_states", lambda: {"api": "HEALTHY"})
+    database = f"sqlite:///{tmp_path}/journal.db"
+    for storage, failing in (("volume/runs", ["storage"]), ("runs", [])):
+        service = parse_service({"storage": str(tmp_path / storage), "database_url": database})
+        with TestClient(create_api(service, None, None)) as opened:
+            assert ask(opened) == failing
+    assert (tmp_path / "runs").stat().st_mode & 0o777 == 0o700
+    assert not (tmp_path / "volume").exists()
+
+
 def test_a_storage_that_is_no_folder_is_not_ready(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("no folder")

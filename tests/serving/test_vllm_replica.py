@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,17 @@ from transformers import AutoTokenizer
 from atgen_ray.config import EngineConfig, ModelConfig, PromptConfig, ServiceConfig
 from atgen_ray.core.records import GenerationRequest
 from atgen_ray.core.stored import at_path
-from atgen_ray.engines.adapter_check import compare_effects, score_outputs
+from atgen_ray.engines.adapter_check import Effect, compare_effects, score_outputs
+from atgen_ray.engines.adapter_probe import Probe, compare_answers, measure_probes
 from atgen_ray.engines.base import TokenRequest
 from atgen_ray.engines.generation import generate_features
 from atgen_ray.engines.serve_engine import ServeEngine
 from atgen_ray.engines.transformers_engine import TransformersEngine
-from atgen_ray.models.loading import digest_adapter
+from atgen_ray.models.loading import digest_adapter, load_tokenizer, load_unmerged
 from atgen_ray.models.prompts import PromptBuilder
 from atgen_ray.serving.application import build_application
+from atgen_ray.serving.replicas import adapter_probe
+from atgen_ray.serving.replicas.adapter_directory import Adapter
 from atgen_ray.serving.security.tokens import Tokens
 from atgen_ray.store.database import Database
 from atgen_ray.store.run_folder import RunFolder
@@ -181,6 +185,43 @@ def test_the_smallest_adapter_has_its_whole_effect(
     )
     assert effect.size > 1e-4
     assert effect.slope == pytest.approx(1.0, abs=0.03)
+
+
+def test_the_engine_tells_an_adapter_by_what_its_training_answered(
+    replica: Any, storage: Path, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own answers, and where they differ by scoring those of the training; the base model is
+    not loaded once more.
+    """
+    model = ModelConfig(**arguments["model"])
+    folder = storage / "runs/sort/rounds/001/adapter"
+    weights = digest_adapter(folder)
+    builder = PromptBuilder(load_tokenizer(model), PromptConfig(), model.max_prompt_tokens)
+    fields = measure_probes(load_unmerged(model, folder), folder, builder, 2)
+    adapter = Adapter("sort-1", at_path(folder), folder, weights, [Probe(**f) for f in fields])
+    effects: list[Effect] = []
+
+    async def complete(request: TokenRequest) -> list[Any]:
+        asked = replica.generate.remote([replace(request, adapter="sort-1")], weights)
+        [steps] = await asyncio.to_thread(asked.result)
+        return list(steps)
+
+    async def stray(request: TokenRequest) -> list[Any]:
+        steps = await complete(request)
+        return steps if request.answer_ids else [replace(step, token=0) for step in steps]
+
+    def note(*pair: Any) -> Effect:
+        effects.append(compare_answers(*pair))
+        return effects[-1]
+
+    monkeypatch.setattr(adapter_probe, "compare_answers", note)
+    service = ServiceConfig(**arguments)
+    for ask in (complete, stray):
+        asyncio.run(adapter_probe.check_outputs(service, builder, adapter, ask))
+    assert len(effects) == 2
+    for effect in effects:
+        assert effect.size > 0.01
+        assert effect.slope == pytest.approx(1.0, abs=0.03)
 
 
 def test_callers_who_leave_at_any_stage_take_nothing_from_the_others(

@@ -7,6 +7,7 @@ its own beyond these two: after a restart it finds every adapter again.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from atgen_ray.core.checkpoints import ADAPTER_WEIGHTS
 from atgen_ray.core.errors import StorageUnavailableError, UserError
 from atgen_ray.core.names import NAME_PATTERN
 from atgen_ray.core.stored import Stored
+from atgen_ray.engines.adapter_probe import Probe, read_probes
 from atgen_ray.models.loading import digest_adapter
 from atgen_ray.runs.state import explain_missing
 from atgen_ray.serving.errors import ApiError
@@ -34,13 +36,14 @@ ADAPTER = re.compile(rf"(?P<run>{NAME_PATTERN.pattern})-(?P<round>[1-9][0-9]{{0,
 @dataclass(frozen=True)
 class Adapter:
     """An adapter, and where it is on the disk of this node. `digest` is that of its weights;
-    responses carry it as proof of origin.
+    responses carry it as proof of origin. `probes` are what its training answered with it.
     """
 
     name: str  # <run>-<round>
     stored: Stored
     path: Path
     digest: str
+    probes: Sequence[Probe] = ()
 
     @property
     def key(self) -> str:
@@ -206,4 +209,11 @@ def _fetch(name: str, folder: RunFolder, trained: Event, rel: str) -> Adapter | 
         return None
     stored = found.refer(rel)
     path = stored.local()
-    return Adapter(name, stored, path, digest_adapter(path))
+    return Adapter(name, stored, path, digest_adapter(path), _read_probes(folder, trained, rel))
+
+
+def _read_probes(folder: RunFolder, trained: Event, rel: str) -> Sequence[Probe]:
+    """Return what the training wrote beside the adapter at `rel`."""
+    result = f"{rel.rpartition('/')[0]}/training.json"
+    found = find_output(folder, trained, result)
+    return () if found is None else read_probes(found.read_json(result))
