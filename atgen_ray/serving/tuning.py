@@ -128,7 +128,7 @@ class TuningDesk:
         except (UserError, ApiError) as error:
             if not self._journal.has_run(job.run):
                 self._jobs.remove(job.id)
-            if isinstance(error, UserError):
+            if type(error) is UserError:  # others have a status of their own
                 raise name_source(error) from None
             raise
 
