@@ -7,6 +7,7 @@ says so, as by `atgen-ray delete run`.
 
 import logging
 import threading
+from contextlib import suppress
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -133,6 +134,7 @@ def _drop_expired(journal: Journal, storage: str, now: float, rehearse: bool) ->
     for id, upload in found:
         if id in read or any(text.endswith(f"{UPLOADS}/{upload}") for text in texts):
             continue
-        delete(journal, storage, Target("upload", (upload,)), BY, rehearse)
-        done.append(f"upload {upload}")
+        with suppress(UserError):  # another replica has just removed it
+            delete(journal, storage, Target("upload", (upload,)), BY, rehearse)
+            done.append(f"upload {upload}")
     return done

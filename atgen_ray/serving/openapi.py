@@ -27,7 +27,11 @@ DETAIL = {
         },
         "type": {"type": "string", "title": "Type"},
         "param": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "Param"},
-        "code": {"type": "integer", "title": "Code", "description": "The status once more"},
+        "code": {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "title": "Code",
+            "description": "The status once more, or a word for the error: insufficient_quota",
+        },
         "request_id": {
             "type": "string",
             "title": "Request Id",

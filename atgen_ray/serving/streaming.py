@@ -1,5 +1,6 @@
 """Streams of a model's answers as server-sent events, with their tokens counted."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
@@ -53,7 +54,8 @@ async def _measure(
                 if meter.look(event, wanted):
                     yield event
     finally:
-        meter.close()
+        # It may write to the database, for which no other stream is to wait.
+        asyncio.get_running_loop().run_in_executor(None, meter.close)
 
 
 async def _continue(first: str, answers: AsyncIterator[str]) -> AsyncGenerator[str, None]:

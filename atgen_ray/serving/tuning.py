@@ -13,13 +13,12 @@ from uuid import uuid4
 from atgen_ray.config import ServiceConfig
 from atgen_ray.core.errors import StorageUnavailableError, UserError
 from atgen_ray.serving.active_jobs import (
-    configure_active,
     describe_active,
     name_source,
     read_scores,
     tell_event,
 )
-from atgen_ray.serving.api_files import FINE_TUNE, FileDesk, owner_of
+from atgen_ray.serving.api_files import FileDesk, owner_of
 from atgen_ray.serving.errors import ApiError
 from atgen_ray.serving.label_files import name_results
 from atgen_ray.serving.replicas.adapter_directory import AdapterDirectory
@@ -27,9 +26,8 @@ from atgen_ray.serving.runs import RunManager
 from atgen_ray.serving.schemas.fine_tuning import JobBody, TuningBody
 from atgen_ray.serving.security.callers import Caller
 from atgen_ray.serving.security.quotas import UsageBook
-from atgen_ray.serving.tuned_names import ROUND, name_model, name_run
-from atgen_ray.serving.tuning_rows import TuningRows, read_rows
-from atgen_ray.store.api_files import ApiFile
+from atgen_ray.serving.tuned_names import name_model, name_run
+from atgen_ray.serving.tuning_runs import LEARNING_RATE, TuningRuns
 from atgen_ray.store.events import WARNING, Event, find_last_round
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
@@ -37,14 +35,9 @@ from atgen_ray.store.run_folder import RunFolder
 from atgen_ray.store.tuning_jobs import TuningJob, TuningJobs
 from atgen_ray.store.usage import enter_trained, price_tokens
 
-SEED = 42
-EPOCHS = 3
-BATCH = 8
-LEARNING_RATE = 2e-4
 # Statuses of a run that has ended, and those of its job.
 ENDS = {"finished": "succeeded", "failed": "failed"}
 RESUMED = "resumed"  # why nothing halts a job that was paused
-CHARS = 4  # bytes of a file for a token, where the tokens are not known yet
 OVER = ("succeeded", "failed", "cancelled")
 
 
@@ -63,8 +56,7 @@ class TuningDesk:
         self._service = service
         self._journal = journal
         self._control = control
-        self._directory = directory
-        self._files = files
+        self._runs = TuningRuns(service, directory.base if directory else None, files)
         self._book = book
         self._jobs = TuningJobs(journal)
 
@@ -74,14 +66,14 @@ class TuningDesk:
 
         Raises:
             ApiError: 400, the model or a file cannot be used; 404, there is no such file; 409, the
-                key is that of another request.
+                key is that of another request; 429, a quota does not allow it.
         """
         asked = body.model_dump(mode="json", exclude_none=True)
         job = self._jobs.find_by_key(caller.name, key) if key else None
         if job is None:
             id = uuid4().hex[:12]
             run = name_run((body.suffix or "").lower(), id)
-            tree = self._configure(body, run, caller)
+            tree = self._runs.configure(body, run, caller)
             price = self._book.config.find_price(body.model).training
             self._check_quota(body, tree, price, caller)
             job = self._jobs.enter(f"ftjob-{id}", caller.name, key, run, asked, tree, price)
@@ -100,25 +92,16 @@ class TuningDesk:
         enter_trained(self._journal.database, self._service.storage)
         if not self._book.find_quota(caller).is_set:
             return
-        tokens = self._expect(body, tree)
+        tokens = self._runs.count_expected(body, tree)
         nano = price_tokens(tokens, price)
         for job in self._jobs.list(caller.name):
             if self._status(job) not in OVER:
-                more = self._expect(TuningBody.model_validate(job.asked), job.tree)
+                going = TuningBody.model_validate(job.asked)
+                more = self._runs.count_expected(going, job.tree) - self._count_trained(job)
+                more = max(more, 0)
                 tokens += more
                 nano += price_tokens(more, job.price or 0.0)
         self._book.check(caller, tokens, nano)
-
-    def _expect(self, body: TuningBody, tree: dict[str, Any]) -> int:
-        """Return about how many tokens a job trains on."""
-        file = self._files.store.find(body.training_file, None)
-        if file is None:
-            return 0
-        labels = tree["stopping"].get("labels") or file.rows
-        # Each round of an active job trains on all labels until then.
-        rounds = (tree["stopping"]["rounds"] + 1) / 2
-        share = min(1.0, labels / max(1, file.rows))
-        return int(file.bytes / CHARS * share * rounds * tree["training"]["epochs"])
 
     def _begin(self, job: TuningJob, caller: Caller) -> None:
         try:
@@ -128,7 +111,7 @@ class TuningDesk:
         except (UserError, ApiError) as error:
             if not self._journal.has_run(job.run):
                 self._jobs.remove(job.id)
-            if isinstance(error, UserError):
+            if type(error) is UserError:  # others have a status of their own
                 raise name_source(error) from None
             raise
 
@@ -222,88 +205,6 @@ class TuningDesk:
             found[-1]["fine_tuned_model_checkpoint"] = self._model_of(job)
         return found[::-1]
 
-    def _configure(self, body: TuningBody, run: str, caller: Caller) -> dict[str, Any]:
-        """Return the configuration of the run that trains on the file."""
-        base = self._directory.base if self._directory is not None else None
-        if base is None or body.model != base:
-            raise ApiError(
-                400,
-                f"model is {body.model[:80]!r}, expected {base or 'a service with a model'}",
-                param="model",
-            )
-        training = self._find_file("training_file", body.training_file, caller)
-        rows = self._read(training)
-        if rows.labelled != (body.active is None):
-            kinds = "without answers", "with answers"
-            raise ApiError(
-                400,
-                f"training_file has rows {kinds[rows.labelled]}, expected rows "
-                f"{kinds[not rows.labelled]} for the method "
-                f"{'supervised' if body.active is None else 'active'}",
-                param="training_file",
-            )
-        data: dict[str, Any] = {"pool": self._files.store.locate(training), "input": "messages"}
-        if body.active is None:
-            # Whoever repeats a row wants it to count twice.
-            data |= {"references": "messages", "duplicates": {"action": "off"}}
-        if body.validation_file is not None:
-            validation = self._find_file("validation_file", body.validation_file, caller)
-            measured = self._read(validation)
-            if not measured.labelled:
-                raise ApiError(
-                    400,
-                    "validation_file has rows without answers, expected rows with answers",
-                    param="validation_file",
-                )
-            if rows.plain and (not measured.plain or measured.system != rows.system):
-                rows.plain, rows.system = False, None
-            data["test"] = self._files.store.locate(validation)
-            data["test_references"] = "messages"
-        prompt: dict[str, Any] = {}
-        if rows.plain:
-            turn = 0 if rows.system is None else 1
-            template = f"{{{{ messages[{turn}].content }}}}"
-            prompt = {"system": rows.system, "template": template}
-        turns = "all" if rows.labelled and rows.answers_before else "last"
-        tree = self._settings() | {
-            "name": run,
-            "data": data,
-            "prompt": prompt,
-            "training": _name_training(body) | {"turns": turns},
-            "seed": SEED if body.seed is None else body.seed,
-        }
-        if body.active is not None:
-            return tree | configure_active(body, rows.rows, self._service)
-        return tree | {
-            "selection": {"strategy": "random", "count": rows.rows},
-            "annotator": {"type": "dataset", "price_per_label": 0.0},
-            "stopping": {"rounds": ROUND},
-        }
-
-    def _settings(self) -> dict[str, Any]:
-        """Return what the run has of the service: its replicas answer the validation file."""
-        service = self._service
-        model = service.target_model.model_dump(mode="json", exclude_defaults=True)
-        engine = service.engine.model_dump(mode="json", exclude_defaults=True, exclude={"options"})
-        return {
-            "model": model | {"host": "serve"},
-            "engine": engine,
-            "embedding": {"model": service.embedding.model},
-        }
-
-    def _find_file(self, param: str, id: str, caller: Caller) -> ApiFile:
-        try:
-            return self._files.find(id, caller, FINE_TUNE)
-        except ApiError as error:
-            raise ApiError(error.status, error.message, param=param) from None
-
-    def _read(self, file: ApiFile) -> TuningRows:
-        try:
-            with self._files.store.open(file) as lines:
-                return read_rows(lines)
-        except FileNotFoundError:
-            raise ApiError(404, f"the content of file '{file.id}' is gone") from None
-
     def _status(self, job: TuningJob) -> str:
         if not self._journal.has_run(job.run):
             return "queued" if job.halt in (None, RESUMED) else job.halt
@@ -337,7 +238,6 @@ class TuningDesk:
             "batch_size": training["batch_size"],
             "learning_rate_multiplier": training["learning_rate"] / LEARNING_RATE,
         }
-        trainings = self._read_trainings(job).values()
         done = status == "succeeded"
         method = "active" if _is_active(job) else "supervised"
         asked = (job.asked.get("method") or {}).get(method) or {}
@@ -357,9 +257,7 @@ class TuningDesk:
             validation_file=body.validation_file,
             hyperparameters=chosen,
             method={"type": method, method: asked | {"hyperparameters": chosen}},
-            trained_tokens=sum(each["tokens"] for each in trainings) * training["epochs"]
-            if trainings
-            else None,
+            trained_tokens=self._count_trained(job) or None,
             error=_show_error(last) if status == "failed" else None,
             seed=job.tree["seed"],
             metadata=body.metadata,
@@ -373,6 +271,11 @@ class TuningDesk:
     def _last_event(self, job: TuningJob) -> Event | None:
         events = self._journal.events(job.run) if self._journal.has_run(job.run) else []
         return events[-1] if events else None
+
+    def _count_trained(self, job: TuningJob) -> int:
+        """Return how many tokens the job has trained on by now, those of each epoch."""
+        trainings = self._read_trainings(job).values()
+        return int(sum(each["tokens"] for each in trainings) * job.tree["training"]["epochs"])
 
     def _read_trainings(self, job: TuningJob) -> dict[int, dict[str, Any]]:
         """Return by round what the training told, with its time, once it is committed."""
@@ -389,16 +292,6 @@ class TuningDesk:
 
 def _is_active(job: TuningJob) -> bool:
     return (job.asked.get("method") or {}).get("type") == "active"
-
-
-def _name_training(body: TuningBody) -> dict[str, Any]:
-    chosen = body.chosen
-    rate = chosen.learning_rate_multiplier
-    return {
-        "epochs": EPOCHS if chosen.n_epochs == "auto" else chosen.n_epochs,
-        "batch_size": BATCH if chosen.batch_size == "auto" else chosen.batch_size,
-        "learning_rate": LEARNING_RATE * (1.0 if rate == "auto" else rate),
-    }
 
 
 def _show_event(job: TuningJob, event: Event) -> dict[str, Any]:
