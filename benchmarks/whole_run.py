@@ -256,7 +256,7 @@ def tabulate(sides: dict[str, dict[str, Any]]) -> str:
 
     def line(name: str, values: Sequence[float]) -> str:
         pairs = zip(values[::2], values[1::2], strict=True)
-        cells = [f"{a:.1f} | {b:.1f} | {b / a if a > 0.05 else float('nan'):.2f}" for a, b in pairs]
+        cells = [f"{a:.1f} | {b:.1f} | {f'{b / a:.2f}' if a > 0.05 else ''}" for a, b in pairs]
         return f"| {name} | {' | '.join(cells)} |"
 
     totals = np.zeros(4)
