@@ -9,6 +9,15 @@ from atgen_ray.runs.steps.audit import AuditSteps
 from atgen_ray.runs.steps.labels import LabelSteps
 from atgen_ray.runs.steps.picks import PickSteps
 from atgen_ray.runs.steps.pool import PoolSteps
+from atgen_ray.runs.steps.rivals import RivalSteps
 from atgen_ray.runs.steps.scores import ScoreSteps
 
-__all__ = ["AdapterSteps", "AuditSteps", "LabelSteps", "PickSteps", "PoolSteps", "ScoreSteps"]
+__all__ = [
+    "AdapterSteps",
+    "AuditSteps",
+    "LabelSteps",
+    "PickSteps",
+    "PoolSteps",
+    "RivalSteps",
+    "ScoreSteps",
+]
