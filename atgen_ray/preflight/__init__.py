@@ -21,6 +21,7 @@ from atgen_ray.preflight.checkpoints import (
     check_models,
     check_start_adapter,
 )
+from atgen_ray.preflight.columns import check_columns
 from atgen_ray.preflight.folders import (
     check_storage,
     check_user_cache,
@@ -74,6 +75,7 @@ CONTROLLER_CHECKS: tuple[Check, ...] = (
 INPUT_CHECKS = (
     check_data,
     check_ids,
+    check_columns,
     check_prompts,
     check_metrics,
     check_rivals,
