@@ -104,7 +104,9 @@ class RunConfig(Section):
         """Return whether the run embeds its pool: for a strategy, for the weighting of labels,
         for the strata of an audit, or to say how much of the target is covered.
         """
-        needs = self.list_needs(1) | self.list_needs(2)  # of the first round, of later ones
+        needs = self.list_needs(1)
+        if self.rounds > 1:  # later ones are alike; a run that is given more rounds embeds then
+            needs |= self.list_needs(2)
         audit = self.evaluation.audit
         wanted = bool(needs & {"embeddings", "target"}) or self.data.target is not None
         wanted |= audit is not None and audit.clusters

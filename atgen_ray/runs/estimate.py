@@ -272,18 +272,15 @@ def estimate_work(
     dev_fraction = config.evaluation.dev_fraction
     audit = config.evaluation.audit
     measured = audit.labels if audit else 0
-    grouped = audit is not None and audit.clusters
     test += measured
     work = {
-        "embedding": pool if training.reweight or config.data.target or grouped else 0,
+        "embedding": pool if config.embeds else 0,
         "generation": 0,
         "training": 0,
         "evaluation": test * (config.evaluation.starts + bool(config.evaluation.few_shot)),
     }
     for index, count in enumerate(labels):
         needs = config.list_needs(index + 1)
-        if needs & {"embeddings", "target"}:
-            work["embedding"] = pool
         if needs & MODEL:
             # The model answers the candidates, or with a shortlist only its examples.
             left = selectable - (labels[index - 1] if index else measured)
