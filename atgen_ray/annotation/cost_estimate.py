@@ -23,6 +23,7 @@ from atgen_ray.config import (
 )
 from atgen_ray.config.annotation import Successor
 from atgen_ray.config.prices import Price, find_price
+from atgen_ray.config.rivals import LargerRival
 from atgen_ray.core.errors import UserError
 from atgen_ray.core.money import NANO, to_nano
 from atgen_ray.models.loading import load_tokenizer
@@ -176,6 +177,31 @@ def estimate_judge(config: RunConfig, answers: int, texts: Sequence[str]) -> Num
             dollars += judge.price_per_label * asked
     asked = answers * sum(judge.votes for _, judge in judges)
     return {"judge_requests": asked, "judge_dollars": round_dollars(dollars)}
+
+
+def estimate_larger(config: RunConfig, answers: int, texts: Sequence[str]) -> Numbers:
+    """Return questions and dollars of larger models that are rivals of the tuned model, each of
+    which answers its share of `answers`; empty without any.
+    """
+    larger = [
+        (f"evaluation.rivals.{place}.model", rival.model)
+        for place, rival in enumerate(config.evaluation.rivals)
+        if isinstance(rival, LargerRival)
+    ]
+    if not larger:
+        return {}
+    requests = 0
+    dollars = 0.0
+    for key, model in larger:
+        asked = answers // len(larger) * model.votes
+        requests += asked
+        if isinstance(model, RemoteAnnotatorConfig):
+            lengths = _expect_lengths(config, model, key, texts, None)
+            price = find_price(model, key, model.mode)
+            dollars += _dollars(price, asked * lengths.prompt, asked * lengths.output)
+        elif isinstance(model, ModelAnnotatorConfig):
+            dollars += model.price_per_label * asked
+    return {"rival_requests": requests, "rival_dollars": round_dollars(dollars)}
 
 
 def estimate_minutes(config: RunConfig, labels: int, journal: Journal) -> float | None:

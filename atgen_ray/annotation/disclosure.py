@@ -23,8 +23,8 @@ ROOM_TO_THINK = 2048  # tokens of an answer below which a model that thinks may 
 
 
 def list_remote(config: RunConfig) -> Iterator[tuple[str, RemoteAnnotatorConfig]]:
-    """Yield the paid models of a run with their keys: annotators, and judges."""
-    for key, asked in (*list_annotators(config.annotator), *config.evaluation.list_judges()):
+    """Yield the paid models of a run with their keys: annotators, judges and rivals."""
+    for key, asked in (*list_annotators(config.annotator), *config.evaluation.list_asked()):
         if isinstance(asked, RemoteAnnotatorConfig):
             yield key, asked
 

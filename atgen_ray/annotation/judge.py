@@ -6,13 +6,10 @@ Its questions go through the request log and the ledger in the same way as quest
 from collections.abc import Sequence
 from dataclasses import replace
 
+from atgen_ray.annotation.asked_models import ask_all, identify
 from atgen_ray.annotation.context import AnnotationContext
-from atgen_ray.annotation.llm.prompts import JUDGED
-from atgen_ray.annotation.registry import build_annotator
 from atgen_ray.config import PromptConfig
 from atgen_ray.config.annotation import AnyLLMAnnotatorConfig
-from atgen_ray.core.errors import RunPaused
-from atgen_ray.core.hashing import digest
 from atgen_ray.evaluation import JudgeFn
 from atgen_ray.evaluation.metrics.llm_judge import INSTRUCTIONS
 
@@ -30,9 +27,7 @@ def _build(key: str, judge: AnyLLMAnnotatorConfig, context: AnnotationContext) -
     guidelines = "\n\n".join(filter(None, (INSTRUCTIONS, judge.guidelines)))
     # A verdict must contain a digit unless the user gives a pattern, because it is a grade.
     checks = judge.checks.model_copy(update={"regex": judge.checks.regex or r".*\d.*"})
-    # Answers of the target model are graded whatever they say, and each for itself.
-    kept = {"suspects": "keep", "probe": "off"}
-    judge = judge.model_copy(update={"guidelines": guidelines, "checks": checks, **kept})
+    judge = judge.model_copy(update={"guidelines": guidelines, "checks": checks})
     config = context.config.model_copy(update={"prompt": PromptConfig()})
 
     def ask(materials: Sequence[str]) -> list[str]:
@@ -41,21 +36,9 @@ def _build(key: str, judge: AnyLLMAnnotatorConfig, context: AnnotationContext) -
         Raises:
             RunPaused: the budget does not pay for all of them.
         """
-        texts = {_identify(material): material for material in materials}
-        grading = replace(context, config=config, texts=texts, labeled=[], shortfalls=[])
-        verdicts, unusable = build_annotator(judge, grading, key).annotate_batch(
-            list(texts), list(texts.values())
-        )
-        given = {verdict.id: verdict.text for verdict in verdicts}
-        given |= {dead_letter.id: "" for dead_letter in unusable}
-        if left := len(texts) - len(given):
-            why = grading.describe_shortfall(grading.shortfalls[-1]).replace("label", "verdict")
-            kept = f"{key} from grading {left} of {len(texts)} answers"
-            raise RunPaused(f"the budget keeps {kept}: {why}; raise it, and the run goes on")
-        return [given[_identify(material)] for material in materials]
+        texts = {identify(material): material for material in materials}
+        grading = replace(context, config=config)
+        given, _ = ask_all(judge, grading, key, texts, "verdict", "grading {left} of {all} answers")
+        return [given[identify(material)] for material in materials]
 
     return ask
-
-
-def _identify(material: str) -> str:
-    return JUDGED + digest(material.encode("utf-8", "replace"), size=12)

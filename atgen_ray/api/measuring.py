@@ -64,6 +64,26 @@ def configure_measurement(
     return resolve(loaded, settings, name=name)
 
 
+def add_rivals(
+    run: Run,
+    names: Sequence[str],
+    overrides: Overrides = (),
+    storage: Location | None = None,
+) -> "RunConfig":
+    """Return the configuration of `run` with the rivals `names`, as their defaults are, beside
+    those that it has.
+
+    Raises:
+        UserError: a name is unknown.
+    """
+    had = run.config
+    loaded = resolve(had, overrides, storage=storage)
+    asked = resolve(loaded, {"evaluation.rivals": [name.strip() for name in names]})
+    merged = {rival.key: rival for each in (had, asked) for rival in each.evaluation.rivals}
+    rivals = [rival.model_dump() for rival in merged.values()]
+    return resolve(loaded, {"evaluation.rivals": rivals}, name=run.name)
+
+
 def open_model(source: str, storage: Location | None) -> "ConfigSource | Run":
     """Return the run of that name if the storage has one, and else the configuration `source`."""
     from atgen_ray.store.existing import open_runs

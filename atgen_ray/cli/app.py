@@ -257,6 +257,7 @@ def main() -> None:
 
 def _show_end(config: Any, status: str, message: str, as_json: bool) -> None:
     from atgen_ray.runs.console import curve_table
+    from atgen_ray.store.layout import RIVALS
     from atgen_ray.store.run_folder import RunFolder
 
     folder = RunFolder(config.storage, config.name)
@@ -277,6 +278,8 @@ def _show_end(config: Any, status: str, message: str, as_json: bool) -> None:
         return
     if rows:
         console.print(curve_table(rows, console.width))
+    if folder.exists(RIVALS) and (said := folder.read_json(RIVALS)["said"]):
+        typer.echo(printable(said))
     if status == "stopped":
         typer.echo(
             f"Stopped ({message}). All committed work is saved; the same command goes on "

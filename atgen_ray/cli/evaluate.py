@@ -1,16 +1,22 @@
 """`atgen-ray evaluate`: how good is a model on a pool, by as few labels as asked for."""
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from atgen_ray.api.measuring import configure_measurement, open_model, read_measured
+from atgen_ray.api.measuring import (
+    add_rivals,
+    configure_measurement,
+    open_model,
+    read_measured,
+)
 from atgen_ray.api.runs import Run
 from atgen_ray.cli.driving import STOPPED, drive
 from atgen_ray.cli.options import AsJson, Overrides, Storage, console
-from atgen_ray.core.errors import UserError
+from atgen_ray.core.errors import UserError, printable
 
 
 def evaluate(
@@ -34,6 +40,14 @@ def evaluate(
             "the folder of an adapter; may be given again.",
         ),
     ] = None,
+    rivals: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Score rivals of a finished run's model on its own test set instead, beside those "
+            "that it has: knn, few_shot, prompt, with commas between; no label is bought.",
+        ),
+    ] = None,
     storage: Storage = None,
     name: Annotated[
         str | None,
@@ -50,8 +64,11 @@ def evaluate(
     resumes it, and pays for no label twice.
 
     Example: atgen-ray evaluate demo --labels 100 --against untuned
+    atgen-ray evaluate demo --rivals knn,few_shot
     """
     source = open_model(model, storage)
+    if rivals is not None:
+        return _score_rivals(source, model, rivals, overrides or (), storage, as_json)
     round = None
     if isinstance(source, Run):
         _, colon, ending = model.partition(":")
@@ -76,6 +93,34 @@ def evaluate(
         console.print(tabulate_measured(measured))
     else:
         typer.echo(f"Stopped ({end.message}). The same command goes on from there.")
+    if end.status == "stopped":
+        raise typer.Exit(STOPPED)
+
+
+def _score_rivals(
+    source: Any,
+    model: str,
+    names: str,
+    overrides: Sequence[str],
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Resume a run with further rivals, and show how its tuned model stands beside them all."""
+    from atgen_ray.runs.console import rivals_table
+
+    if not isinstance(source, Run) or ":" in model:
+        raise UserError(f"--rivals is given beside '{model}', expected the name of a run")
+    config = add_rivals(source, names.split(","), overrides, storage)
+    end = drive(config, "run", as_json)
+    found = source.show()["rivalry"]
+    if as_json:
+        said = {"type": "end", "status": end.status, "message": end.message, "rivalry": found}
+        typer.echo(json.dumps(said))
+    elif end.status == "stopped":
+        typer.echo(f"Stopped ({end.message}). The same command goes on from there.")
+    elif found:
+        console.print(rivals_table(found, console.width))
+        typer.echo(printable(found["said"]))
     if end.status == "stopped":
         raise typer.Exit(STOPPED)
 

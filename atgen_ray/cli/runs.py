@@ -50,7 +50,7 @@ def list_runs(
 def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) -> None:
     """Show a run: status, learning curve and dead letters; with --json also its events."""
     from atgen_ray.reporting.growth import describe_added
-    from atgen_ray.runs.console import curve_table, describe_annotation
+    from atgen_ray.runs.console import curve_table, describe_annotation, rivals_table
 
     view = open_run(name, storage=storage).show()
     if as_json:
@@ -63,6 +63,10 @@ def show_run(name: RunName, storage: Storage = None, as_json: AsJson = False) ->
     )
     if view["metrics"]:
         console.print(curve_table(view["metrics"], console.width))
+    if view["rivalry"]:
+        console.print(rivals_table(view["rivalry"], console.width))
+        if said := view["rivalry"]["said"]:
+            typer.echo(printable(said))
     for line in describe_annotation(view["annotation"]):
         typer.echo(printable(line))
     for change in view["changes"]:

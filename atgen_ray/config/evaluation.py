@@ -3,7 +3,7 @@ run ends.
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     Field,
@@ -16,8 +16,17 @@ from pydantic import (
 )
 
 from atgen_ray.config.annotation import AnyLLMAnnotatorConfig
+from atgen_ray.config.rivals import (
+    FewShotRival,
+    LargerRival,
+    NearestRival,
+    RivalConfig,
+    ZeroShotRival,
+    check_rivals,
+    name_rivals,
+)
 from atgen_ray.core.errors import nearest
-from atgen_ray.core.schema import Fraction, Section
+from atgen_ray.core.schema import Changeable, Fraction, Section
 from atgen_ray.evaluation import METRICS
 from atgen_ray.evaluation.model_settings import MetricModelsConfig
 
@@ -83,6 +92,11 @@ class EvaluationConfig(Section):
         description="Also evaluate the untuned model with this many labels of the first round "
         "shown as solved examples",
     )
+    rivals: Changeable[list[RivalConfig]] = Field(
+        default_factory=list,
+        description="Alternatives to tuning that are scored at the end of the run: zero_shot, knn, "
+        "few_shot, prompt, larger",
+    )
     dev_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.0,
         description="Share of the labels held out of training to steer stopping; plateau, gain and "
@@ -109,7 +123,32 @@ class EvaluationConfig(Section):
             )
         if len(self.judges) == 1:
             raise ValueError("evaluation.judges holds 1 judge, expected 2 or more")
+        check_rivals(self.rivals)
         return self
+
+    @field_validator("rivals", mode="before")
+    @classmethod
+    def _type_alone(cls, value: Any) -> Any:
+        return name_rivals(value)
+
+    @property
+    def starts(self) -> bool:
+        """Return whether the model is scored before it is tuned."""
+        return self.zero_shot or any(isinstance(each, ZeroShotRival) for each in self.rivals)
+
+    @property
+    def retrieves(self) -> bool:
+        """Return whether a rival needs embeddings of labels and of what is scored."""
+        return any(isinstance(each, NearestRival | FewShotRival) for each in self.rivals)
+
+    def list_asked(self) -> Sequence[tuple[str, AnyLLMAnnotatorConfig]]:
+        """Return the other models that evaluation asks, with their keys: judges, and rivals."""
+        larger = [
+            (f"evaluation.rivals.{place}.model", rival.model)
+            for place, rival in enumerate(self.rivals)
+            if isinstance(rival, LargerRival)
+        ]
+        return [*self.list_judges(), *larger]
 
     def list_judges(self) -> Sequence[tuple[str, AnyLLMAnnotatorConfig]]:
         """Return the judges with their keys; empty without one."""

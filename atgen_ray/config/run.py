@@ -104,7 +104,9 @@ class RunConfig(Section):
         """Return whether the run embeds its pool: for a strategy, for the weighting of labels,
         for the strata of an audit, or to say how much of the target is covered.
         """
-        needs = self.list_needs(1) | self.list_needs(2)  # of the first round, of later ones
+        needs = self.list_needs(1)
+        if self.rounds > 1:  # later ones are alike; a run that is given more rounds embeds then
+            needs |= self.list_needs(2)
         audit = self.evaluation.audit
         wanted = bool(needs & {"embeddings", "target"}) or self.data.target is not None
         wanted |= audit is not None and audit.clusters
@@ -156,7 +158,7 @@ class RunConfig(Section):
         return self
 
     def _check_judge(self) -> None:
-        """Raise ValueError where a metric has too few judges, or a judge no price."""
+        """Raise ValueError where a metric has too few judges, or a judge or a rival no price."""
         from atgen_ray.config.prices import find_price
 
         judges = self.evaluation.list_judges()
@@ -164,9 +166,9 @@ class RunConfig(Section):
         for name in named:
             if name in METRICS and (fault := find_lack(name, len(judges))):
                 raise ValueError(f"evaluation.metrics holds {name!r}, {fault}")
-        for key, judge in judges:
-            if isinstance(judge, RemoteAnnotatorConfig):
-                find_price(judge, key)
+        for key, asked in self.evaluation.list_asked():
+            if isinstance(asked, RemoteAnnotatorConfig):
+                find_price(asked, key)
 
     def _check_language(self, key: str, annotator: LLMAnnotatorConfig) -> None:
         """Raise ValueError where the settings of an annotating model contradict each other."""

@@ -145,6 +145,14 @@ def _embed(texts: pa.Table, space: EmbeddingSpace) -> Iterable[pa.Table]:
     return blocks
 
 
+def embed_apart(texts: pa.Table, space: EmbeddingSpace) -> pa.Table:
+    """Return the vectors (EMBEDDING_SCHEMA) of `texts` (content, text), which are not the pool's,
+    before any whitening.
+    """
+    blocks = [block.cast(EMBEDDING_SCHEMA) for block in _embed(texts, space)]
+    return pa.concat_tables([EMBEDDING_SCHEMA.empty_table(), *blocks])
+
+
 def load_embeddings(folder: RunFolder, contents: "pa.ChunkedArray | Sequence[str]") -> "np.ndarray":
     """Return the vectors of `contents`, float32 (n, d), whitened if the run whitens; a text whose
     embedding is not finite has a row of NaN.

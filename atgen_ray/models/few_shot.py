@@ -1,14 +1,16 @@
-"""Few-shot baseline: the untuned model with solved examples in its prompt, which tuning must
-beat.
+"""Baselines that tuning must beat: the untuned model with solved examples, or with another
+instruction, in its prompt.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from atgen_ray.config import ModelConfig, PromptConfig, Shot
 from atgen_ray.core.errors import UserError
 from atgen_ray.models.loading import find_context, load_tokenizer
 from atgen_ray.models.prompts import PromptBuilder
+from atgen_ray.text.conversation import Conversation, Turn, read_conversation, show_example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,6 +35,36 @@ def show_solved(
         if not shots or _fits(tokenizer, shown, longest - model.max_prompt_tokens):
             return model.model_copy(update={"max_prompt_tokens": longest}), shown
         shots.remove(max(shots, key=lambda shot: len(shot.input) + len(shot.output)))
+
+
+def show_before(text: str, shots: Sequence[Shot], start: str = "") -> str:
+    """Return the text of an example as a conversation in which `shots` were asked and answered
+    before it, in the model's own chat template; `start` begins every answer.
+    """
+    turns = [
+        turn
+        for shot in shots
+        for turn in (
+            Turn("user", show_example(shot.input)),
+            Turn("assistant", start + shot.output.removeprefix(start)),
+        )
+    ]
+    asked = _read(text)
+    first = sum(turn.role == "system" for turn in asked.turns[:1])
+    return replace(asked, turns=(*asked.turns[:first], *turns, *asked.turns[first:])).write()
+
+
+def instruct(text: str, instruction: str) -> str:
+    """Return the text of an example as a conversation with `instruction` as its system turn, in
+    place of that of the prompt or its own.
+    """
+    asked = _read(text)
+    spoken = (turn for turn in asked.turns if turn.role != "system")
+    return replace(asked, turns=(Turn("system", instruction), *spoken)).write()
+
+
+def _read(text: str) -> Conversation:
+    return read_conversation(text) or Conversation((Turn("user", text),))
 
 
 def _fits(tokenizer: "PreTrainedTokenizerBase", prompt: PromptConfig, limit: int) -> bool:

@@ -21,6 +21,7 @@ from atgen_ray.preflight.checkpoints import (
     check_models,
     check_start_adapter,
 )
+from atgen_ray.preflight.columns import check_columns
 from atgen_ray.preflight.folders import (
     check_storage,
     check_user_cache,
@@ -48,6 +49,7 @@ from atgen_ray.preflight.packages import (
     check_training,
 )
 from atgen_ray.preflight.placement import find_problems_of_machines
+from atgen_ray.preflight.rivals import check_rivals
 from atgen_ray.ray_runtime.private_api import count_visible_gpus
 
 __all__ = [
@@ -70,7 +72,14 @@ CONTROLLER_CHECKS: tuple[Check, ...] = (
     check_trackers,
     check_notifications,
 )
-INPUT_CHECKS = (check_data, check_ids, check_prompts, check_metrics)
+INPUT_CHECKS = (
+    check_data,
+    check_ids,
+    check_columns,
+    check_prompts,
+    check_metrics,
+    check_rivals,
+)
 WORKER_CHECKS: dict[str, tuple[Check, ...]] = {
     "training": (check_training,),
     "engine": (check_engines, check_models),

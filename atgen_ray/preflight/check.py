@@ -64,6 +64,6 @@ def list_models(setting: Setting) -> Iterator[tuple[str, ModelConfig, EngineConf
         yield "model", config.model, config.engine
     if not setting.trains:
         return
-    for key, asked in (*list_annotators(config.annotator), *config.evaluation.list_judges()):
+    for key, asked in (*list_annotators(config.annotator), *config.evaluation.list_asked()):
         if isinstance(asked, ModelAnnotatorConfig):
             yield f"{key}.model", asked.model, asked.engine

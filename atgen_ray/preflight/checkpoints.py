@@ -135,8 +135,11 @@ def find_length_mistakes(checkpoint: Checkpoint, model: ModelConfig, key: str) -
 
 
 def check_encoder(setting: Setting) -> Iterator[str]:
-    """Check the encoder, or the layer of the target model in its place, if the run embeds."""
-    if not setting.config.embeds:
+    """Check the encoder, or the layer of the target model in its place, if the run embeds its pool
+    or a rival compares texts.
+    """
+    config = setting.config
+    if not config.embeds and not (setting.goal == "run" and config.evaluation.retrieves):
         return
     if setting.config.embedding.source == "model":
         yield from _find_layer_mistakes(setting.config)

@@ -259,7 +259,7 @@ def _has_shots(setting: Setting, key: str) -> bool:
     """Return whether the annotating or judging model of `key` is given worked examples."""
     asked = [
         *list_annotators(setting.config.annotator),
-        *setting.config.evaluation.list_judges(),
+        *setting.config.evaluation.list_asked(),
     ]
     return any(
         isinstance(annotator, ModelAnnotatorConfig) and bool(annotator.examples)

@@ -28,7 +28,17 @@ from atgen_ray.reporting.diagnostics import (
     diagnose_rounds,
 )
 from atgen_ray.reporting.examples import build_examples, read_scores
-from atgen_ray.reporting.run_view import Estimate, Pick, PlanView, RoundView, RunView, TrainingView
+from atgen_ray.reporting.headline import choose_metric
+from atgen_ray.reporting.rivals import compare_rivals
+from atgen_ray.reporting.run_view import (
+    Estimate,
+    Pick,
+    PlanView,
+    RoundView,
+    RunView,
+    TrainingView,
+    read_estimates,
+)
 from atgen_ray.reporting.target_coverage import TargetCoverage, measure_coverage
 from atgen_ray.selection import read_bound
 from atgen_ray.store.layout import ATTEMPTS, AUDIT_SAMPLE, round_folder
@@ -123,6 +133,7 @@ def collect_run(
         plan=_compare_plan(_read_json(folder, "plan.json", {}), actual or {}),
         bought=None if actual is None or "labels" not in actual else int(actual["labels"]),
         paid=None if actual is None else actual.get("dollars"),
+        rivalry=compare_rivals(folder, [*rows.values()], metric),
     )
 
 
@@ -331,9 +342,9 @@ def _build_round(
         labels=row.get("labels"),
         dollars=_number(row.get("dollars")) if row else 0.0,
         seconds={step: _number(value) for step, value in (row.get("seconds") or {}).items()},
-        metrics=_read_estimates(row.get("metrics") or row.get("audit_metrics")),
-        audited=_read_estimates(row.get("audit_metrics")),
-        dev_metrics=_read_estimates(row.get("dev_metrics")),
+        metrics=read_estimates(row.get("metrics") or row.get("audit_metrics")),
+        audited=read_estimates(row.get("audit_metrics")),
+        dev_metrics=read_estimates(row.get("dev_metrics")),
         strategy=name_strategy(config, number) or "unknown",
         picked=picked,
         picks=picks,
@@ -342,7 +353,7 @@ def _build_round(
         target=target,
         stale=stale,
         bound=_read_bound(folder, number) if picked else None,
-        few_shot=_read_estimates(row.get("few_shot_metrics")),
+        few_shot=read_estimates(row.get("few_shot_metrics")),
     )
 
 
@@ -350,38 +361,9 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and value == value else 0.0
 
 
-def _read_estimates(metrics: dict[str, Any] | None) -> dict[str, Estimate]:
-    def read(value: Any) -> float:
-        # JSON has no NaN: what is not finite is stored as null.
-        return float("nan") if value is None else float(value)
-
-    return {
-        name: Estimate(
-            read(row.get("mean")),
-            read(row.get("low")),
-            read(row.get("high")),
-            row.get("count") or 0,
-        )
-        for name, row in (metrics or {}).items()
-    }
-
-
 def _read_training(row: Row) -> TrainingView:
     losses = [(step["step"], step["loss"]) for step in row["losses"] if step["loss"] is not None]
     return TrainingView(losses, row["examples"], row["tokens"], row["steps"])
-
-
-def choose_metric(names: Sequence[str], config: Mapping[str, Any]) -> str | None:
-    """Return that of the metrics `names` that the run is steered by, else ROUGE-L, else the first;
-    None without any.
-    """
-    stopping = config.get("stopping") or {}
-    steered = [
-        (stopping.get("plateau") or {}).get("metric"),
-        *(stopping.get("dev_target") or {}),
-        "rougeL",
-    ]
-    return next((name for name in steered if name in names), names[0] if names else None)
 
 
 def _read_audit_gain(

@@ -4,6 +4,7 @@ A part that a run in progress does not have yet is empty or None.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,47 @@ class Estimate:
     def known(self) -> bool:
         """Return whether the mean is a finite number."""
         return math.isfinite(self.mean)
+
+
+def read_estimates(metrics: Mapping[str, Any] | None) -> dict[str, Estimate]:
+    """Return the estimates of metrics as metrics.json has them: JSON has no NaN, and what is not
+    finite is stored as null.
+    """
+
+    def read(value: Any) -> float:
+        return float("nan") if value is None else float(value)
+
+    return {
+        name: Estimate(
+            read(row.get("mean")),
+            read(row.get("low")),
+            read(row.get("high")),
+            row.get("count") or 0,
+        )
+        for name, row in (metrics or {}).items()
+    }
+
+
+@dataclass(frozen=True)
+class RivalView:
+    """A rival of the tuned model, scored on the same examples."""
+
+    name: str
+    metrics: dict[str, Estimate]
+    dollars_per_thousand: float = 0.0  # answers
+    notes: tuple[str, ...] = ()
+    difference: Estimate | None = None  # the tuned model's score less its own, by `Rivalry.metric`
+
+
+@dataclass(frozen=True)
+class Rivalry:
+    """The rivals of the tuned model, and in a sentence whether tuning was worth it."""
+
+    metric: str
+    split: str
+    rivals: list[RivalView]
+    finding: str  # "worth it", "not worth it", "not shown", or "" where nothing can be said
+    said: str
 
 
 @dataclass(frozen=True)
@@ -120,6 +162,7 @@ class RunView:
     unaudited: int = 0  # examples that were added after the audit was drawn
     bought: int | None = None
     paid: float | None = None
+    rivalry: Rivalry | None = None  # None before a tuned model, or without a rival
 
     @property
     def audit_alone(self) -> bool:

@@ -318,6 +318,29 @@ def curve_table(rows: list[dict[str, Any]], width: int) -> Table:
     return table
 
 
+def rivals_table(rivalry: dict[str, Any], width: int) -> Table:
+    """Return the rivals of the tuned model as a table: by how much it is above each, and their
+    scores, with intervals where a screen of `width` columns has room for them.
+    """
+    metric = rivalry["metric"]
+    found = (name for each in rivalry["rivals"] for name in each["metrics"])
+    names = dict.fromkeys([metric, *found])
+    wide = width >= 60 + 22 * len(names)
+    table = Table("rival", f"tuned above it ({metric})", *names, box=None, pad_edge=False)
+    for each in rivalry["rivals"]:
+        scores = [_estimate(each["metrics"].get(name), wide) for name in names]
+        table.add_row(each["name"], _show_difference(each["difference"]), *scores)
+    return table
+
+
+def _show_difference(value: dict[str, Any] | None) -> str:
+    if value is None or value["mean"] is None:
+        return "-"
+    if value["low"] is None or value["high"] is None:
+        return f"{value['mean']:+.3f}"
+    return f"{value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
+
+
 def _metric_order(name: str) -> tuple[bool, str]:
     return not name.startswith("rouge"), name
 

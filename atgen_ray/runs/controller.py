@@ -28,6 +28,7 @@ from atgen_ray.runs.steps import (
     LabelSteps,
     PickSteps,
     PoolSteps,
+    RivalSteps,
     ScoreSteps,
 )
 from atgen_ray.runs.stopping import BUDGET, MEASURED, SELECTED, find_stop
@@ -72,6 +73,7 @@ class Controller:
         self.adapters = AdapterSteps(run, self.labels)
         self.scores = ScoreSteps(run, self.labels, self._tracking)
         self.audit = AuditSteps(run, self.labels, self.scores)
+        self.rivals = RivalSteps(run, self.labels, self.scores)
 
     def run(self) -> str:
         """Run all rounds and return why the run ended.
@@ -88,7 +90,7 @@ class Controller:
             self.pool.embed()
             self.growth.embed()
             self.audit.draw()
-            if self._run.config.evaluation.zero_shot:
+            if self._run.config.evaluation.starts:
                 self.scores.evaluate_adapter(0)
             round = self._run.state.inherited
             if round:
@@ -98,6 +100,7 @@ class Controller:
                 round += 1
                 reason = self.run_round(round) or self.find_stop(round)
             self.labels.require(round, reason)
+            self.rivals.evaluate(round)
         return reason
 
     def close(self) -> None:

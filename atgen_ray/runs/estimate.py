@@ -17,7 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from atgen_ray.annotation import cost_estimate as annotation
-from atgen_ray.annotation.cost_estimate import check_budget, estimate_annotation, estimate_judge
+from atgen_ray.annotation.cost_estimate import (
+    check_budget,
+    estimate_annotation,
+    estimate_judge,
+    estimate_larger,
+)
 from atgen_ray.annotation.disclosure import find_remote_notes, find_remote_warnings
 from atgen_ray.config import RunConfig
 from atgen_ray.core.errors import UserError
@@ -37,6 +42,7 @@ from atgen_ray.preflight import (
 from atgen_ray.ray_runtime.placement import watch_waiting
 from atgen_ray.ray_runtime.session import is_private, quieten_ray_data, run_session
 from atgen_ray.runs.given_labels import LEAKED, GivenLabels
+from atgen_ray.runs.rivals.estimate import estimate_rivals
 from atgen_ray.selection.strategy import MODEL
 from atgen_ray.store.journal import Journal, open_journal
 
@@ -209,9 +215,15 @@ def estimate_run(
         selectable -= pool.excludable
     labels = estimate_labels(config, selectable)
     work = estimate_work(config, pool.rows, selectable, test_rows, labels, pool.given)
-    generated = work["generation"] + work["evaluation"]
     texts = pool.texts
     bought = labels[-1] if labels else 0
+    audit = config.evaluation.audit
+    measured = audit.labels if audit else 0
+    rivals = estimate_rivals(config, test_rows, measured, bought - measured + pool.given)
+    graded = work["evaluation"] + rivals.graded
+    work["evaluation"] += rivals.generated
+    work["embedding"] += rivals.embedded
+    generated = work["generation"] + work["evaluation"]
     return {
         "pool_rows": pool.rows,
         "near_duplicates": pool.duplicates,
@@ -219,7 +231,8 @@ def estimate_run(
         "rounds": len(labels),
         "labels": bought,
         **estimate_annotation(config, bought, texts, journal),
-        **estimate_judge(config, work["evaluation"], texts),
+        **estimate_judge(config, graded, texts),
+        **estimate_larger(config, rivals.asked, texts),
         "annotation_minutes": annotation.estimate_minutes(config, bought, journal),
         "generated_rows": generated,
         # A selection that reads no model does not need one.
@@ -259,18 +272,15 @@ def estimate_work(
     dev_fraction = config.evaluation.dev_fraction
     audit = config.evaluation.audit
     measured = audit.labels if audit else 0
-    grouped = audit is not None and audit.clusters
     test += measured
     work = {
-        "embedding": pool if training.reweight or config.data.target or grouped else 0,
+        "embedding": pool if config.embeds else 0,
         "generation": 0,
         "training": 0,
-        "evaluation": test * (config.evaluation.zero_shot + bool(config.evaluation.few_shot)),
+        "evaluation": test * (config.evaluation.starts + bool(config.evaluation.few_shot)),
     }
     for index, count in enumerate(labels):
         needs = config.list_needs(index + 1)
-        if needs & {"embeddings", "target"}:
-            work["embedding"] = pool
         if needs & MODEL:
             # The model answers the candidates, or with a shortlist only its examples.
             left = selectable - (labels[index - 1] if index else measured)

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from typing import Any
 
+from atgen_ray.runs.rivals.files import read_rival_dollars
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import round_folder
 from atgen_ray.store.ledger import read_inherited, read_spending
@@ -17,6 +18,7 @@ def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str
     and count. With evaluation.audit it has `audit_metrics`, the scores on the pool as estimated,
     with their standard `error`, and `audit_labels`, how many of the labels measure. A run that took
     over labels also has `inherited_dollars`, which the other run paid for them.
+    Dollars of rivals bought no label and are in no row.
     With evaluation.few_shot the first round also has `few_shot_metrics` of the untuned model.
     """
     steps = journal.steps(run)
@@ -26,6 +28,8 @@ def collect_rows(run: str, journal: Journal, folder: RunFolder) -> list[dict[str
     counts = journal.count_labels(run)
     spending = read_spending(journal, run)
     inherited = read_inherited(journal, run)
+    if 0 in spending:
+        spending[0] = max(0.0, spending[0] - read_rival_dollars(run, journal, folder))
     rows = []
     for at in sorted(event.round or 0 for event in steps if event.step == "evaluation"):
         metrics = folder.read_json(f"{round_folder(at)}/metrics.json")

@@ -33,7 +33,7 @@ from atgen_ray.store.existing import DEFAULT_STORAGE, open_runs
 from atgen_ray.store.exports import note_export
 from atgen_ray.store.journal import Journal, find_journal
 from atgen_ray.store.label_changes import describe_stale_labels
-from atgen_ray.store.layout import AUDIT_MODELS, PROVIDER_STATE, round_folder
+from atgen_ray.store.layout import AUDIT_MODELS, PROVIDER_STATE, RIVALS, round_folder
 from atgen_ray.store.ledger import read_balance, read_inherited
 from atgen_ray.store.owner import name_user
 from atgen_ray.store.promotions import list_promotions
@@ -89,6 +89,8 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
     `annotation` has the `requests` of its annotating models by state, their `batches` under way,
     what the `provider` was doing when it was last seen (as `read_provider`), and the dollars `paid`
     and `held`, and those `inherited`: what another run, from which it was forked, had paid.
+    `rivalry` is how the tuned model stands beside its rivals, and in a sentence (`said`) whether
+    tuning was worth it; empty before there is any.
     `measured` is what `atgen-ray evaluate` found, a mapping for each model; empty for other runs.
     `label_changes` has a line for each round that trained on labels which changed afterwards.
     `changes` are the settings that it was given anew, each with `key`, `before`, `now`, `by` and
@@ -109,6 +111,7 @@ def describe_run(journal: Journal, storage: str, name: str) -> dict[str, Any]:
         **summary,
         "message": explain_end(summary["status"], events),
         "metrics": folder.read_json("metrics.json") if folder.exists("metrics.json") else [],
+        "rivalry": folder.read_json(RIVALS) if folder.exists(RIVALS) else {},
         "measured": folder.read_json(AUDIT_MODELS) if folder.exists(AUDIT_MODELS) else [],
         "events": [
             {"kind": e.kind, "round": e.round, "step": e.step, "seconds": e.seconds} for e in events

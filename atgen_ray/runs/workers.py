@@ -10,6 +10,7 @@ from typing import Any
 
 from atgen_ray.data import Split, SplitReader, build_split, open_split
 from atgen_ray.embedding import embed_pool
+from atgen_ray.embedding.pool import embed_apart
 from atgen_ray.engines.adapter_check import check_adapter
 from atgen_ray.engines.base import Engine
 from atgen_ray.engines.choice import count_gpus_of, explain_choice
@@ -34,6 +35,7 @@ class Workers:
     build_split: Callable[..., Split] = build_split
     estimate_run: Callable[..., dict[str, Any]] = estimate_run
     embed_pool: Callable[..., None] = embed_pool
+    embed_apart: Callable[..., Any] = embed_apart
     explain_choice: Callable[..., dict[str, Any]] = explain_choice
     build_engine: Callable[..., Engine] = build_engine
     generate_features: Callable[..., Any] = generate_features

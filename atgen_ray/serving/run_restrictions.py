@@ -137,12 +137,14 @@ def check_names(config: RunConfig, caller: Caller | None) -> None:
 
 
 def list_locations(evaluation: EvaluationConfig) -> Iterator[tuple[str, str]]:
-    """Yield key and location of what metrics and judges load, except for published checkpoints."""
+    """Yield key and location of what metrics, judges and rivals load, but for published
+    checkpoints.
+    """
     published = MetricModelsConfig().model_dump()
     for metric, models in evaluation.models.model_dump().items():
         for name, value in models.items():
             if isinstance(value, str) and value != published[metric][name]:
                 yield f"evaluation.models.{metric}.{name}", value
-    for key, judge in evaluation.list_judges():
+    for key, judge in evaluation.list_asked():
         if isinstance(judge, ModelAnnotatorConfig):
             yield f"{key}.model.id", judge.model.id

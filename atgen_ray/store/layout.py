@@ -16,3 +16,15 @@ def round_folder(round: int) -> str:
 
 START = "adapter"  # step of round 0 that copies model.adapter
 START_ADAPTER = f"{round_folder(0)}/adapter"
+
+
+RIVALS = "rivals.json"  # the rivals of the tuned model, and whether tuning was worth it
+# Of a rival of the tuned model: its folder has these files. Deletion finds rows of examples by the
+# name of the first.
+RIVAL_ROWS = "predictions.jsonl"
+RIVAL_FACTS = "rival.json"
+
+
+def rivals_folder(round: int) -> str:
+    """Return the folder of the rivals that were scored after `round`, one folder each."""
+    return f"{round_folder(round)}/rivals"

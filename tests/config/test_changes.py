@@ -153,7 +153,7 @@ DECIDED = {
         "from_examples patience",
     ),
     "EvaluationConfig": (
-        "",
+        "rivals",
         "metrics models judge judges zero_shot few_shot dev_fraction bootstrap_samples confidence "
         "audit",
     ),

@@ -13,7 +13,9 @@ from atgen_ray.config import RunConfig
 from atgen_ray.config.loading import parse_config
 from atgen_ray.data import build_split
 from atgen_ray.preflight import Inputs, Setting
+from atgen_ray.preflight.columns import check_columns
 from atgen_ray.preflight.inputs import check_data, check_metrics, check_prompts, find_notes
+from atgen_ray.preflight.rivals import check_rivals
 
 ROWS = [
     {"input": f"Sort the words number {index} please", "answer": f"word {index}"}
@@ -145,3 +147,37 @@ def test_a_run_without_evaluation_is_told(tmp_path: Path) -> None:
     full = configure(pool, training={"method": "full", "rank": 8})
     (note,) = find_notes(full, pa.table({"id": ["a"]}))
     assert note == "training.method is 'full', which has no adapter: training.rank has no effect"
+
+
+def test_rivals_that_cannot_be_scored_are_told(tmp_path: Path) -> None:
+    pool = write_rows(tmp_path / "pool.jsonl")
+    few = {"type": "few_shot", "k": 3}
+    short = configure(
+        pool, evaluation={"rivals": [few], "dev_fraction": 0.5}, stopping={"labels": 2}
+    )
+    assert look(check_rivals, short) == [
+        "evaluation.rivals.0.k is 3, expected at most the 2 labels that the run buys"
+    ]
+    assert look(check_rivals, configure(pool, evaluation={"rivals": ["knn"]})) == [
+        "evaluation.rivals is given, but nothing is evaluated: expected data.test, "
+        "evaluation.audit or evaluation.dev_fraction beside it"
+    ]
+    assert look(check_rivals, configure(pool)) == []
+
+
+def test_a_column_that_no_row_has_is_told_before_anything_is_paid(tmp_path: Path) -> None:
+    pool = write_rows(tmp_path / "pool.jsonl", [row | {"topic": "a"} for row in ROWS])
+    selection = {"strategy": "task_diversity", "parameters": {"column": "tpoic"}}
+    first = {"strategy": "task_diversity", "parameters": {"column": "topic"}}
+    wrong = configure(
+        pool, selection=selection | {"first": first}, evaluation={"audit": {"column": "source"}}
+    )
+    lines = look(check_columns, wrong)
+    assert [line.partition(",")[0] for line in lines] == [
+        "evaluation.audit.column is 'source'",
+        "selection.parameters.column is 'tpoic'",
+    ]
+    assert lines[1].endswith("a column of the pool with short values; did you mean 'topic'?")
+    right = configure(pool, selection=first)
+    assert look(check_columns, right) == []
+    assert look(check_columns, configure(pool)) == []

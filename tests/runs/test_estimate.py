@@ -111,7 +111,8 @@ def test_the_first_round_may_need_less() -> None:
     config = configure(selection={"strategy": "huds", "first": first})
     work = estimate_work(config, 100, 90, 0, [5, 15])
     assert (work["generation"], work["embedding"]) == (85, 100)
-    assert estimate_work(config, 100, 90, 0, [5])["embedding"] == 0
+    # It embeds for the rounds that it may come to.
+    assert estimate_work(config, 100, 90, 0, [5])["embedding"] == 100
     config = configure(selection={"strategy": "random", "first": {"strategy": "huds"}})
     assert estimate_work(config, 100, 90, 0, [5, 15])["generation"] == 90
 
@@ -253,3 +254,25 @@ def test_the_most_dollars_hold_all_prompts_that_enter_the_provider_s_cache(tmp_p
 )
 def test_dollars_have_four_digits_or_cents(dollars: float, shown: float) -> None:
     assert round_dollars(dollars) == pytest.approx(shown)
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "rounds", "embedded"),
+    [
+        ("random", "k_center", 1, 0),  # the one round needs none
+        ("random", "k_center", 2, 500),
+        ("k_center", "random", 1, 500),
+        ("random", "random", 2, 0),
+    ],
+)
+def test_a_plan_embeds_what_the_run_embeds(
+    first: str, later: str, rounds: int, embedded: int
+) -> None:
+    config = configure(
+        selection={"strategy": later, "count": 10, "first": {"strategy": first}},
+        stopping={"rounds": rounds},
+    )
+    assert config.embeds == bool(embedded)
+    # Also where a budget ends the run in its first round.
+    for labels in ([10], [10, 20]):
+        assert estimate_work(config, 500, 500, 0, labels)["embedding"] == embedded

@@ -79,8 +79,17 @@ def draw_curves(views: Sequence[RunView], metric: str, prefix: str) -> list[Curv
             for curve in curves
         )
 
-        def draw(figure: "Figure", curves: list[PanelCurve] = curves, unit: str = unit) -> None:
-            _draw_panel(add_axes(figure, 38, 42, 12, 38), curves, unit)
+        rivals = _read_rivals(views, metric)
+        if rivals:
+            label += "; rivals: " + ", ".join(f"{name} {score:.3f}" for name, score in rivals)
+
+        def draw(
+            figure: "Figure",
+            curves: list[PanelCurve] = curves,
+            unit: str = unit,
+            rivals: list[tuple[str, float]] = rivals,
+        ) -> None:
+            _draw_panel(add_axes(figure, 38, 42, 12, 38), curves, unit, rivals)
 
         panels.append(
             CurvePanel(axis, draw_svg(f"{prefix}-{metric}-{axis}", label, PANEL, draw), "")
@@ -116,7 +125,7 @@ def draw_learning_curve(views: Sequence[RunView]) -> bytes:
                 bottom = height - top - PANEL[1]
                 axes = add_axes(figure, column * PANEL[0] + 42, right + 44, top + 30, bottom + 38)
                 curves, unit = _read_curves(views, metric, axis)
-                _draw_panel(axes, curves, unit)
+                _draw_panel(axes, curves, unit, _read_rivals(views, metric))
                 axes.set_title(format_metric(metric), loc="left", fontsize=11, color=colour("ink"))
 
     return draw_png((width, height), draw)
@@ -255,7 +264,34 @@ def _seconds_unit(longest: float) -> tuple[float, str]:
     return 1.0, "seconds"
 
 
-def _draw_panel(axes: "Axes", curves: list[PanelCurve], unit: str) -> None:
+def _read_rivals(views: Sequence[RunView], metric: str) -> list[tuple[str, float]]:
+    """Return name and score of the rivals of a single run; zero-shot is the curve's first point."""
+    rivalry = views[0].rivalry if len(views) == 1 else None
+    return [
+        (each.name, each.metrics[metric].mean)
+        for each in (rivalry.rivals if rivalry else ())
+        if each.name != "zero-shot" and metric in each.metrics and each.metrics[metric].known
+    ]
+
+
+def _draw_rivals(axes: "Axes", rivals: Sequence[tuple[str, float]]) -> None:
+    """Draw each rival as a line over the whole panel, with its name where the line begins."""
+    for name, score in rivals:
+        axes.axhline(score, color=colour("muted"), linewidth=1, linestyle=(0, (4, 3)))
+        axes.annotate(
+            plain(cut_text(name, 24)),
+            (0, score),
+            (2, 2),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            fontsize=8,
+            color=colour("muted"),
+        )
+
+
+def _draw_panel(
+    axes: "Axes", curves: list[PanelCurve], unit: str, rivals: Sequence[tuple[str, float]] = ()
+) -> None:
     ends = []
     for order, curve in enumerate(curves):
         hue = series_colour(curve.index)
@@ -278,7 +314,9 @@ def _draw_panel(axes: "Axes", curves: list[PanelCurve], unit: str) -> None:
             (curve.x[-1], curve.mean[-1], curve.label or format_number(curve.mean[-1]), hue)
         )
     axes.set_xlim(0, max((x for curve in curves for x in curve.x), default=0.0) or 1)
-    _finish(axes, unit, [value for curve in curves for value in (*curve.low, *curve.high)])
+    values = [value for curve in curves for value in (*curve.low, *curve.high)]
+    _finish(axes, unit, [*values, *(score for _, score in rivals)])
+    _draw_rivals(axes, rivals)
     _label_ends(axes, ends)
     for curve in curves:
         for x, mean, low, high in zip(curve.x, curve.mean, curve.low, curve.high, strict=True):

@@ -16,7 +16,13 @@ from atgen_ray.runs.doctor.finding import Diagnosis, Finding, name_some
 from atgen_ray.store.additions import GROWN, GROWTH, INBOX, PART, find_waiting
 from atgen_ray.store.events import REMOVED, Event
 from atgen_ray.store.journal import Journal
-from atgen_ray.store.layout import ATTEMPTS, AUDIT_MODELS, PROVIDER_STATE, round_folder
+from atgen_ray.store.layout import (
+    ATTEMPTS,
+    AUDIT_MODELS,
+    PROVIDER_STATE,
+    RIVALS,
+    round_folder,
+)
 from atgen_ray.store.local_files import STAGING
 from atgen_ray.store.object_files import PUBLISHED
 from atgen_ray.store.run_folder import TRASH, RunFolder
@@ -33,6 +39,7 @@ VIEWS = {
     AUDIT_MODELS,
     LABELED,
     PROVIDER_STATE,
+    RIVALS,
     VERSIONS,
 }
 APART = (f"{PUBLISHED}/", f"{TRASH}/", "logs/")  # what is no output
@@ -56,6 +63,7 @@ WORK = {
     "evaluation": ("{round}/predictions.parts/",),
     "audit": ("{round}/audit.parts/",),
     "measurement": ("{round}/measurement.parts/",),
+    "rival": ("{round}/rivals/",),
 }
 MOST_BYTES = 1 << 26  # of labeled.jsonl, which is read as a whole
 

@@ -10,6 +10,7 @@ from atgen_ray.runs.steps.growth import GrowthSteps
 from atgen_ray.runs.steps.labels import LabelSteps
 from atgen_ray.runs.steps.picks import PickSteps
 from atgen_ray.runs.steps.pool import PoolSteps
+from atgen_ray.runs.steps.rivals import RivalSteps
 from atgen_ray.runs.steps.scores import ScoreSteps
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "LabelSteps",
     "PickSteps",
     "PoolSteps",
+    "RivalSteps",
     "ScoreSteps",
 ]
