@@ -26,6 +26,8 @@ from atgen_ray.runs.controller import Controller
 from atgen_ray.runs.deletion import Target, delete
 from atgen_ray.runs.doctor import examine
 from atgen_ray.runs.driver import enter_run, find_end
+from atgen_ray.runs.exporting.cards import write_dataset_card
+from atgen_ray.runs.exporting.facts import collect_facts
 from atgen_ray.runs.queries import describe_run
 from atgen_ray.runs.workers import RAY_WORKERS
 from atgen_ray.serving.errors import ApiError
@@ -402,6 +404,8 @@ def test_what_a_report_says_of_growth_and_of_the_audit_that_was_drawn_before(
     controller.find_stop(0)
     view = view_run("task", journal_of(config), str(tmp_path))
     assert (view.pool_size, view.unaudited, len(view.growth)) == (8, 3, 2)
+    facts = collect_facts(config, journal_of(config), controller._run.folder, 0)
+    assert "To that pool 3 examples were added later." in write_dataset_card(facts, {})
     page = render_page([view])
     assert "the pool grew from 5 to 8 examples before round 1" in page
     assert "it measures the pool without the 3 examples that were added since" in page

@@ -84,7 +84,8 @@ def write_dataset_card(facts: RunFacts, files: dict[str, str]) -> str:
         f"---\n{data.to_yaml()}\n---",
         f"# {facts.name}",
         f"Labels for examples of `{facts.pool}`, which the run `{facts.name}` of atgen-ray chose "
-        f"and had labelled. The examples were chosen, not drawn: they are no sample of the pool.",
+        f"and had labelled. The examples were chosen, not drawn: they are no sample of the pool."
+        + (f" To that pool {facts.added:,} examples were added later." if facts.added else ""),
         chat,
         "`id` is that of the example in the run, `input` the whole user turn, `text` its label, "
         "`annotator` who gave it (people by number), `dollars` what it cost, `round` when it was "

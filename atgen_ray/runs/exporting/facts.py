@@ -15,6 +15,7 @@ from atgen_ray.config import RunConfig
 from atgen_ray.config.data import FILES
 from atgen_ray.core.locations import SCHEME
 from atgen_ray.runs.state import RunState
+from atgen_ray.store.additions import describe_growths
 from atgen_ray.store.journal import Journal
 from atgen_ray.store.layout import ATTEMPTS
 from atgen_ray.store.run_folder import RunFolder
@@ -52,6 +53,7 @@ class RunFacts:
     annotators: dict[str, int]
     curve: list[dict[str, Any]]
     versions: dict[str, str]
+    added: int = 0  # examples that were added to the pool later
 
 
 def collect_facts(config: RunConfig, journal: Journal, folder: RunFolder, round: int) -> RunFacts:
@@ -76,6 +78,7 @@ def collect_facts(config: RunConfig, journal: Journal, folder: RunFolder, round:
         annotators=dict(annotators.most_common()),
         curve=[row for row in rows if row["round"] <= round],
         versions={key: str(value) for key, value in versions.items() if key != ATTEMPTS},
+        added=sum(row["added"] for row in describe_growths(journal.steps(config.name))),
     )
 
 
