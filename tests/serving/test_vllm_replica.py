@@ -202,8 +202,8 @@ def test_the_engine_tells_an_adapter_by_what_its_training_answered(
     effects: list[Effect] = []
 
     async def complete(request: TokenRequest) -> list[Any]:
-        asked = replica.generate.remote([replace(request, adapter="sort-1")], weights)
-        [steps] = await asyncio.to_thread(asked.result)
+        named = [replace(request, adapter="sort-1")]
+        [steps] = await asyncio.to_thread(lambda: replica.generate.remote(named, weights).result())
         return list(steps)
 
     async def stray(request: TokenRequest) -> list[Any]:
@@ -220,8 +220,8 @@ def test_the_engine_tells_an_adapter_by_what_its_training_answered(
         asyncio.run(adapter_probe.check_outputs(service, builder, adapter, ask))
     assert len(effects) == 2
     for effect in effects:
-        assert effect.size > 0.01
-        assert effect.slope == pytest.approx(1.0, abs=0.03)
+        assert effect.size > 1e-3
+        assert effect.is_within(0.03)
 
 
 def test_callers_who_leave_at_any_stage_take_nothing_from_the_others(
