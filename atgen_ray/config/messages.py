@@ -16,6 +16,7 @@ from atgen_ray.core.errors import nearest
 from atgen_ray.core.schema import (
     describe_field,
     find_alternatives,
+    find_item,
     find_section,
     is_union,
     list_settings,
@@ -88,6 +89,11 @@ def _locate(
             section = find_alternatives(field).get(str(part))
             holder = section or holder
             field = None
+            continue
+        if item and section is None and (inner := find_item(field)) is not None:
+            keys.append(str(part))
+            field = inner
+            item = False
             continue
         if section is None:  # within a plain value `part` may be the name of a union's alternative
             if field is not None and not is_union(field.annotation):

@@ -105,6 +105,15 @@ def find_alternatives(field: FieldInfo) -> dict[str, type[BaseModel]]:
     }
 
 
+def find_item(field: FieldInfo | None) -> FieldInfo | None:
+    """Return the field that an item of a list is, where it has alternative sections; else None."""
+    inside = get_args(field.annotation) if field is not None else ()
+    if field is None or get_origin(field.annotation) is not list or not inside:
+        return None
+    item = FieldInfo.from_annotation(inside[0])
+    return item if find_alternatives(item) else None
+
+
 def may_change(field: FieldInfo) -> bool:
     """Return whether the setting is `Changeable`."""
     return MAY_CHANGE in field.metadata

@@ -155,6 +155,15 @@ WRONG_SETTINGS = {
     "evaluation.metrics=[rougel]": "evaluation.metrics holds 'rougel', expected a known metric; "
     "did you mean 'rougeL'?",
     "evaluation.metrics=[]": "evaluation.metrics is empty, expected at least one of rouge1",
+    "evaluation.rivals=[few_shots]": "evaluation.rivals holds 'few_shots', expected one of "
+    "zero_shot, knn, few_shot, prompt, larger; did you mean 'few_shot'?",
+    "evaluation.rivals=[knn, {type: knn}]": "evaluation.rivals holds 'knn' twice, expected it once",
+    "evaluation.rivals=[larger]": "evaluation.rivals holds 'larger' alone, expected its model",
+    "evaluation.rivals=[{type: few_shot, k: 0}]": "evaluation.rivals.0.k is 0, expected greater",
+    "evaluation.rivals=[{type: prompt, proposals: 0}]": "holds prompt with no instructions and 0",
+    "evaluation.rivals=[{type: larger, model: {type: openai, model: nobody}}]": (
+        "evaluation.rivals.0.model.model is 'nobody', whose price is unknown"
+    ),
     # what does not fit together
     "data.references=null": "annotator.type is 'dataset' but data.references is empty, expected "
     "the answers' column",
@@ -178,6 +187,9 @@ WRONG_SETTINGS = {
     f"evaluation.judges=[{JUDGE}]": "evaluation.judges holds 1 judge, expected 2 or more",
     f"evaluation={{judge: {JUDGE}, judges: [{JUDGE}, {JUDGE}]}}": "evaluation.judges is given "
     "beside evaluation.judge, expected one of them",
+    f"evaluation.judges=[{JUDGE}, {{type: openai, model: m, votes: 0}}]": (
+        "evaluation.judges.1.votes is 0, expected greater than 0"
+    ),
     f"evaluation.judges=[{JUDGE}, {{type: openai, model: nobody}}]": (
         "evaluation.judges.1.model is 'nobody'"
     ),
