@@ -52,6 +52,7 @@ VIEWS = {
     "audit/models.json",
     "labeled.jsonl",
     "metrics.json",
+    "rivals.json",
     "config.yaml",
     "versions.json",
     "provider.json",
