@@ -24,7 +24,7 @@ FINDS = {
     "work stays whose controller died right after the event": 2,
     "half a receipt stays": 2,
     "a request is sent twice after a lost reply": 2,
-    "held money is never released": 1,
+    "held money is never released": 3,
 }
 
 
