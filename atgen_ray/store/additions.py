@@ -61,10 +61,10 @@ def list_growths(events: Iterable[Event]) -> list[Event]:
     return sorted(filter(is_growth, events), key=lambda event: event.sequence)
 
 
-def list_waiting(added: Iterable[Event], growths: Iterable[Event]) -> list[Event]:
-    """Return the events "added" whose part no growth has taken, in order."""
+def list_waiting(events: Iterable[Event], growths: Iterable[Event]) -> list[Event]:
+    """Return those of `events` that are "added" and whose part no growth has taken, in order."""
     taken = {part for event in growths for part in event.payload[PARTS]}
-    return [event for event in added if event.payload[PART] not in taken]
+    return [event for event in events if event.kind == ADDED and event.payload[PART] not in taken]
 
 
 def find_waiting(journal: Journal, run: str) -> list[Event]:
