@@ -149,7 +149,7 @@ def drive(config: RunConfig, seen: list[str]) -> tuple[Journal, RunFolder]:
 def test_rivals_answer_the_same_examples_and_are_asked_once(
     tiny_model: str, provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-rivals")
     tried = {"type": "prompt", "instructions": [GOOD, "Be quick"], "proposals": 2, "held_out": 3}
     rivals = ["zero_shot", "knn", {"type": "few_shot", "k": 2}, tried, make_larger(provider)]
     config = configure(tmp_path, tiny_model, provider, rivals)
@@ -218,7 +218,7 @@ def test_rivals_answer_the_same_examples_and_are_asked_once(
 def test_a_rival_without_money_pauses_the_run_and_pays_nothing_twice(
     tiny_model: str, provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-rivals")
     rivals = ["knn", make_larger(provider)]
     poor = configure(tmp_path, tiny_model, provider, rivals, stopping={"rounds": 1, "dollars": 5.5})
     with pytest.raises(RunPaused, match=r"evaluation\.rivals\.1\.model from answering \d+ of 12"):

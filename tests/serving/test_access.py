@@ -191,6 +191,7 @@ SCOPED = {
         ("PUT", "/api/v1/runs/{name}/title"),
         ("PUT", "/api/v1/runs/{name}/archived"),
         ("PUT", "/api/v1/runs/{name}/promoted"),
+        ("POST", "/api/v1/runs/{name}/rows"),
         ("DELETE", "/api/v1/runs/{name}/promoted"),
         ("GET", "/api/v1/runs/{name}/metrics"),
         ("GET", "/api/v1/runs/{name}/events"),

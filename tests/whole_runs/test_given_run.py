@@ -1,5 +1,6 @@
 """A run that starts from what exists: labels, picks and an adapter of another one."""
 
+import json
 from pathlib import Path
 
 from helpers.projects import Project
@@ -45,3 +46,26 @@ def test_a_run_starts_from_labels_picks_and_an_adapter(
     shown = project.call("report", "next", "--output", str(project.folder / "next.html"))
     assert shown.returncode == 0, shown.stderr
     assert "picked by selection.ids" in (project.folder / "next.html").read_text("utf-8")
+
+    # What is added is what it may pick next.
+    rows = [json.loads(line) for line in (project.folder / "pool.jsonl").read_text().splitlines()]
+    texts = [row | {"task": {"words": f"{row['task']['words']} again"}} for row in rows[:20]]
+    more = project.folder / "more.jsonl"
+    more.write_text("".join(json.dumps(row) + "\n" for row in [*rows[:2], *texts]))
+    added = project.call("runs", "add", "next", str(more))
+    assert added.returncode == 0, added.stderr
+    assert f"{len(texts)} of {len(texts) + 2} rows are added to run 'next'; 2 known" in added.stdout
+    again = project.call("runs", "add", "next", str(more))
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    settings[-1:] = ["stopping.rounds=2"]
+    done = project.call("run", "sort.yaml", "--name", "next", *settings)
+    assert done.returncode == 0, done.stderr
+    grown = project.read("next", "pool.parquet")
+    assert len(grown) == len(pool) + len(texts)
+    picks = {row["id"] for row in project.read("next", "rounds/002/selection.parquet")}
+    assert picks <= {row["id"] for row in grown if not row["duplicate_of"]}
+    assert project.call("doctor", "next", "--deep").returncode == 0
+    told = project.call("runs", "show", "next").stdout
+    assert f"the pool grew from {len(pool)} to {len(grown)} examples before round 2" in told
+    report = (project.folder / "atgen-runs/runs/next/report.html").read_text("utf-8")
+    assert f"the pool grew from {len(pool)} to {len(grown)} examples before round 2" in report
