@@ -6,6 +6,7 @@ from pathlib import Path
 from helpers.projects import Project
 
 FIRST = 5
+RIVALS = {"zero-shot", "few-shot (5)", "nearest label"}
 
 
 def test_a_run_starts_from_labels_picks_and_an_adapter(
@@ -69,3 +70,14 @@ def test_a_run_starts_from_labels_picks_and_an_adapter(
     assert f"the pool grew from {len(pool)} to {len(grown)} examples before round 2" in told
     report = (project.folder / "atgen-runs/runs/next/report.html").read_text("utf-8")
     assert f"the pool grew from {len(pool)} to {len(grown)} examples before round 2" in report
+
+    # Was tuning worth it? Two rivals learn from the same labels.
+    done = project.call("evaluate", "next", "--rivals", "knn,few_shot")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((project.folder / "atgen-runs/runs/next/rivals.json").read_text("utf-8"))
+    assert {rival["name"] for rival in found["rivals"]} == RIVALS
+    answers = {label["text"] for label in project.read("next", "labeled.jsonl")}
+    copied = project.read("next", "rounds/002/rivals/knn/predictions.jsonl")
+    assert {row["prediction"] for row in copied} <= answers
+    assert found["said"] in done.stdout.replace("\n", " ")
+    assert project.call("doctor", "next").returncode == 0
