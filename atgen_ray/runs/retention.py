@@ -123,13 +123,15 @@ def _drop_uploads(journal: Journal, storage: str, before: float, rehearse: bool)
 
 def _drop_expired(journal: Journal, storage: str, now: float, rehearse: bool) -> list[str]:
     """Remove files that have expired, unless a run or a batch under way reads them."""
-    going = [record for record in journal.runs() if record.status in UNDER_WAY]
-    texts = [text for record in going for text in list_strings(record.config)]
     with journal.database.reading() as connection:
         over = sa.select(api_files.c.id, api_files.c.upload).where(api_files.c.expires <= now)
         found = connection.execute(over).all()
+        if not found:  # every service looks each hour, also one whose files have no end
+            return []
         asked = sa.select(batches.c.asked).where(batches.c.ended.is_(None))
         read = {row.asked.get("input_file_id") for row in connection.execute(asked)}
+    going = [record for record in journal.runs() if record.status in UNDER_WAY]
+    texts = [text for record in going for text in list_strings(record.config)]
     done = []
     for id, upload in found:
         if id in read or any(text.endswith(f"{UPLOADS}/{upload}") for text in texts):

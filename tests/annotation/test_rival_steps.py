@@ -66,8 +66,15 @@ def point(text: str) -> list[float]:
     return [float(text.split()[-1] == str(at)) + 0.01 for at in range(3)]
 
 
-def make_workers(seen: list[str]) -> Workers:
-    """Workers in this process; `seen` receives what the untuned model is asked."""
+def make_workers(seen: list[str], embedded: list[int]) -> Workers:
+    """Workers in this process; `seen` receives what the untuned model is asked, and `embedded` how
+    many texts each call for vectors has.
+    """
+
+    def embed(texts: pa.Table, space: Any) -> pa.Table:
+        embedded.append(len(texts))
+        vectors = [*map(point, texts["text"].to_pylist())]
+        return pa.table({"content": texts["content"], "embedding": vectors})
 
     def generate(
         engine: Any, rows: pa.Table, request: Any, adapter: Any, *rest: Any, **more: Any
@@ -91,9 +98,7 @@ def make_workers(seen: list[str]) -> Workers:
         survey=lambda *rest: {"node": {"engine": "transformers"}},
         count_gpus_of=lambda engine: 0.0,
         estimate_run=lambda *rest: {},
-        embed_apart=lambda texts, space: pa.table(
-            {"content": texts["content"], "embedding": [*map(point, texts["text"].to_pylist())]}
-        ),
+        embed_apart=embed,
         explain_choice=lambda *rest: {"engine": "transformers"},
         build_engine=lambda *rest: StillEngine(),  # type: ignore[arg-type]
         generate_features=generate,
@@ -131,13 +136,15 @@ def make_larger(provider: FakeProvider) -> dict[str, Any]:
     return {"type": "larger", "model": larger | {"guidelines": "Name it.", "max_output_tokens": 20}}
 
 
-def drive(config: RunConfig, seen: list[str]) -> tuple[Journal, RunFolder]:
+def drive(
+    config: RunConfig, seen: list[str], embedded: list[int] | None = None
+) -> tuple[Journal, RunFolder]:
     """The run as the same command does it, to its end."""
     journal = open_journal(config.storage)
     journal.create_run(config.name, dump_config(config), "")
     lease = journal.acquire(config.name, ProcessIdentity("us"), 600, takeover=True)
     folder = RunFolder(config.storage, config.name)
-    workers = make_workers(seen)
+    workers = make_workers(seen, [] if embedded is None else embedded)
     try:
         with reading_in_process():
             Controller(config, journal, lease, folder, ProgressTracker(), quiet, workers).run()
@@ -154,7 +161,9 @@ def test_rivals_answer_the_same_examples_and_are_asked_once(
     rivals = ["zero_shot", "knn", {"type": "few_shot", "k": 2}, tried, make_larger(provider)]
     config = configure(tmp_path, tiny_model, provider, rivals)
     seen = list[str]()
-    journal, folder = drive(config, seen)
+    embedded = list[int]()
+    journal, folder = drive(config, seen, embedded)
+    assert embedded == [TEST + 9]  # for both rivals that look for the nearest labels
     found = folder.read_json("rivals.json")
     named = {each["name"]: each for each in found["rivals"]}
     assert {*named} == {

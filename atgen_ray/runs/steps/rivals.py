@@ -2,9 +2,9 @@
 metrics.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -50,11 +50,16 @@ NO_LIKELIHOOD = "it gives no log-probabilities of given answers"
 
 @dataclass(frozen=True)
 class Scored:
-    """What a rival is scored on: one split, its references by id, and the labels to learn from."""
+    """What a rival is scored on: one split, its references by id, and the labels to learn from.
+
+    `nearest` returns the labels nearest to each example, by id, the nearest first: as many as any
+    rival asks for. They are looked for once, when the first rival asks.
+    """
 
     split: str
     references: Mapping[str, list[str]]
     labels: Sequence[Annotation]
+    nearest: Callable[[], Mapping[str, list[Shot]]]
 
 
 @dataclass(frozen=True)
@@ -108,10 +113,15 @@ class RivalSteps:
         learnt = [label for label in known if label.id not in dev]
         measured = state.audit_labels()
         held = [label for label in known if label.id in dev]
-        if test := state.test_references:
-            return Scored("test", test, learnt)
-        split, labels = ("audit", measured) if measured else ("dev", held)
-        return Scored(split, {label.id: [label.text] for label in labels}, learnt)
+        split = "test"
+        references: Mapping[str, list[str]] = state.test_references
+        if not references:
+            split, labels = ("audit", measured) if measured else ("dev", held)
+            references = {label.id: [label.text] for label in labels}
+        rivals = self._run.config.evaluation.rivals
+        most = max((rival.k for rival in rivals if isinstance(rival, FewShotRival)), default=1)
+        nearest = cache(partial(self._find_shots, references, learnt, most))
+        return Scored(split, references, learnt, nearest)
 
     def _evaluate(self, round: int, place: int, rival: Rival, scored: Scored) -> None:
         folder = f"{rivals_folder(round)}/{rival.key}"
@@ -176,13 +186,13 @@ class RivalSteps:
         if isinstance(rival, ZeroShotRival):
             return _describe(ask(texts), {})
         if isinstance(rival, NearestRival):
-            nearest = self._find_shots(texts, scored.labels, 1)
-            copied = {id_: shots[0].output if shots else "" for id_, shots in nearest.items()}
+            nearest = scored.nearest().items()
+            copied = {id_: shots[0].output if shots else "" for id_, shots in nearest}
             return Result(copied, None, {})
         if isinstance(rival, FewShotRival):
-            return self._show_labels(rival, texts, scored.labels, ask)
+            return self._show_labels(rival, texts, scored, ask)
         if isinstance(rival, PromptRival):
-            return self._search(round, rival, texts, scored.labels, metrics, progress)
+            return self._search(round, rival, texts, scored, metrics, progress)
         return self._ask_larger(place, rival, texts, progress)
 
     def _ask(
@@ -207,10 +217,11 @@ class RivalSteps:
         return self._scores.answer(texts, references, metrics, answer)
 
     def _find_shots(
-        self, texts: Mapping[str, str], labels: Sequence[Annotation], count: int
+        self, ids: Iterable[str], labels: Sequence[Annotation], count: int
     ) -> dict[str, list[Shot]]:
-        """Return the labels nearest to each of `texts`, by id, the nearest first."""
+        """Return the `count` labels nearest to each example, by id, the nearest first."""
         run = self._run
+        texts = run.state.texts(sorted(ids))
         solved = run.state.texts(label.id for label in labels)
         contents = {hash_text(text): text for text in (*texts.values(), *solved.values())}
         table = run.workers.embed_apart(
@@ -233,11 +244,11 @@ class RivalSteps:
         self,
         rival: FewShotRival,
         texts: Mapping[str, str],
-        labels: Sequence[Annotation],
+        scored: Scored,
         ask: Callable[..., Answers],
     ) -> Result:
         config = self._run.config
-        nearest = self._find_shots(texts, labels, rival.k)
+        nearest = {id_: shots[: rival.k] for id_, shots in scored.nearest().items()}
         tokenizer = load_tokenizer(config.model)
         shown = show_nearest(
             tokenizer, config.prompt, config.model.max_prompt_tokens, texts, nearest
@@ -250,7 +261,7 @@ class RivalSteps:
         round: int,
         rival: PromptRival,
         texts: Mapping[str, str],
-        labels: Sequence[Annotation],
+        scored: Scored,
         metrics: Sequence[str],
         progress: Progress,
     ) -> Result:
@@ -259,7 +270,7 @@ class RivalSteps:
         """
         run = self._run
         config = run.config
-        answers = {label.id: label.text for label in labels}
+        answers = {label.id: label.text for label in scored.labels}
         solved = run.state.texts(answers)
         writing, held = split_labels([*answers], rival.held_out, config.seed)
         shots = [Shot(input=solved[id_], output=answers[id_]) for id_ in writing]
@@ -292,14 +303,14 @@ class RivalSteps:
             ranked = rank_instructions(tried, scores, metric)
         best = ranked[0].instruction
         final = {id_: _apply(text, best) for id_, text in texts.items()}
-        references: Mapping[str, list[str]] = self._choose_split(round).references
         more = {
             "instruction": best,
             "held_out": len(held),
             "chosen_by": metric,
             "tried": [asdict(each) for each in ranked],
         }
-        return _describe(self._ask(round, rival.key, references, metrics, progress, final, 2), more)
+        found = self._ask(round, rival.key, scored.references, metrics, progress, final, 2)
+        return _describe(found, more)
 
     def _score_held(
         self,
